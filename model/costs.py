@@ -1,0 +1,18 @@
+"""Costs of holding a position."""
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+
+class Quadratic(eqx.Module):
+    """The cost x ↦ ½ strength (x − centre)².
+
+    `strength` is in money / (unit² · time) for a running cost and money / unit² for a terminal one; `centre` is in
+    units of the asset. A strength of zero is no cost.
+    """
+
+    strength: Float[Array, ""] | float
+    centre: Float[Array, ""] | float = 0.0
+
+    def __call__(self, position):
+        return 0.5 * self.strength * (position - self.centre) ** 2

@@ -1,0 +1,1 @@
+"""Independent NumPy and SciPy routes to numbers that the package computes in closed form."""
