@@ -1,0 +1,39 @@
+"""Bayesian calibration of market equilibria: problems, fits, checks, predictions, comparisons and reports."""
+
+from walras.calibrate.checking import check
+from walras.calibrate.errors import CalibrationError
+from walras.calibrate.fitting import fit
+from walras.calibrate.law import IndependentRows, Law, OneStepAhead
+from walras.calibrate.observation import Observation
+from walras.calibrate.predictive import forecast, posterior_predictive, prior_predictive
+from walras.calibrate.price_formation.foreseen import ForeseenPrices
+from walras.calibrate.price_formation.stochastic import StochasticPrices
+from walras.calibrate.prior import Parameter, Prior
+from walras.calibrate.problem import Problem
+from walras.calibrate.registry import Market, markets
+from walras.calibrate.samplers import NUTS
+from walras.calibrate.tree import load, priors, save
+
+__all__ = [
+    "NUTS",
+    "CalibrationError",
+    "ForeseenPrices",
+    "IndependentRows",
+    "Law",
+    "Market",
+    "Observation",
+    "OneStepAhead",
+    "Parameter",
+    "Prior",
+    "Problem",
+    "StochasticPrices",
+    "check",
+    "fit",
+    "forecast",
+    "load",
+    "markets",
+    "posterior_predictive",
+    "prior_predictive",
+    "priors",
+    "save",
+]

@@ -1,0 +1,81 @@
+"""The law of the data given an equilibrium.
+
+A `Law` is a NumPyro distribution over the table of observations, (rows, targets), in which NaN stands for a missing
+observation. From it the generic code derives the likelihood, simulation, predictive checks and every score.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from walras.calibrate.errors import CalibrationError
+
+
+class OneStepAhead(NamedTuple):
+    """The predictive density of the first target in each row given the rows before it, each (rows,).
+
+    `log_density` is that of the observed value, NaN where it is missing; `mean` and `scale` are its mean and standard
+    deviation.
+    """
+
+    mean: Float[Array, " rows"]
+    scale: Float[Array, " rows"]
+    log_density: Float[Array, " rows"]
+
+
+class Law(dist.Distribution):
+    """A distribution over (rows, targets) tables with missing entries.
+
+    A subclass gives `log_prob` (of the entries that are not NaN), `sample` (complete tables) and `one_step_ahead`.
+    """
+
+    support = dist.constraints.independent(dist.constraints.real, 2)
+
+    def __init__(self, rows: int, targets: int):
+        super().__init__(batch_shape=(), event_shape=(rows, targets))
+
+    def one_step_ahead(self, value: Float[Array, "rows targets"]) -> OneStepAhead:
+        raise NotImplementedError
+
+    def reconstruct(self, key: Array, value: Float[Array, "rows targets"]) -> dict[str, Array]:
+        """A draw, given the observations, of what was not observed (by name); nothing unless a subclass says so."""
+        return {}
+
+    def complete(self, key: Array, value: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:
+        """The table with its missing entries drawn from their law given the observed ones."""
+        raise CalibrationError(f"{type(self).__name__} cannot draw missing observations: forecast with another market")
+
+    def leave_one_out(self, value: Float[Array, "rows targets"]) -> Float[Array, " rows"]:
+        """log p(y_t | y_−t) of the first target: log p(y) less log p of the table with that entry missing."""
+        complete = self.log_prob(value)
+        without = jax.vmap(lambda row: self.log_prob(value.at[row, 0].set(jnp.nan)))(jnp.arange(value.shape[0]))
+        return jnp.where(jnp.isnan(value[:, 0]), jnp.nan, complete - without)
+
+
+class IndependentRows(Law):
+    """Rows that are independent given the equilibrium: `rows` is a distribution with batch shape (rows,)."""
+
+    pytree_data_fields = ("rows",)
+
+    def __init__(self, rows: dist.Distribution):
+        self.rows = rows
+        super().__init__(rows.batch_shape[0], 1)
+
+    def log_prob(self, value):
+        return jnp.nansum(self.one_step_ahead(value).log_density, axis=-1)
+
+    def sample(self, key, sample_shape=()):
+        return self.rows.sample(key, sample_shape)[..., None]
+
+    def complete(self, key, value):
+        return jnp.where(jnp.isnan(value), self.sample(key), value)
+
+    def one_step_ahead(self, value):
+        observed = value[..., 0]
+        missing = jnp.isnan(observed)
+        # A safe value where the entry is missing keeps the gradient finite.
+        log_density = self.rows.log_prob(jnp.where(missing, self.rows.mean, observed))
+        return OneStepAhead(self.rows.mean, jnp.sqrt(self.rows.variance), jnp.where(missing, jnp.nan, log_density))

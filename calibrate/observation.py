@@ -1,0 +1,59 @@
+"""What a family of markets must say of its data: the seam between equilibria and inference."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from walras.calibrate.law import Law
+from walras.calibrate.prior import Parameter
+
+type Inputs = Mapping[str, Any]
+type Parameters = Mapping[str, Any]
+
+
+class Observation(ABC):
+    """How a table of data is seen through an equilibrium. Subclasses are frozen dataclasses of plain options.
+
+    `Problem`, `fit`, `check` and everything after them know a family by these methods alone.
+    """
+
+    targets: ClassVar[tuple[str, ...]]  # the columns that the law describes; scores are of the first
+
+    @abstractmethod
+    def inputs(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+        """The arrays that the market and the law take as given. Raises `CalibrationError` for unusable data."""
+
+    @abstractmethod
+    def observed(self, frame: pd.DataFrame) -> np.ndarray:
+        """The observations (rows, targets); NaN is missing."""
+
+    @abstractmethod
+    def law(self, equilibrium, params: Parameters, inputs: Inputs) -> Law:
+        """The law of the observations."""
+
+    def parameters(self, frame: pd.DataFrame) -> dict[str, Parameter]:
+        """The observation's own parameters, such as a noise scale, with their defaults."""
+        return {}
+
+    def latents(self, params: Parameters, inputs: Inputs) -> Inputs:
+        """Inputs completed by what is sampled beside the parameters (NumPyro statements); as they are by default."""
+        return inputs
+
+    def quantities(self, equilibrium, params: Parameters, inputs: Inputs) -> dict[str, Any]:
+        """Named quantities of interest (such as an elasticity), reported beside the parameters."""
+        return {}
+
+    def notes(self, frame: pd.DataFrame) -> list[str]:
+        """Sentences that a reader of the results must know."""
+        return []
+
+    def coordinates(self, frame: pd.DataFrame) -> dict[str, list]:
+        """Names along the dimensions of vector parameters."""
+        return {}
+
+    def dimensions(self) -> dict[str, list[str]]:
+        """The dimensions of vector parameters and latents."""
+        return {}

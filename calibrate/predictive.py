@@ -1,0 +1,188 @@
+"""What follows from draws of the parameters: densities, replications, forecasts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpyro import handlers
+
+from walras.calibrate.errors import CalibrationError
+from walras.calibrate.problem import Problem
+from walras.calibrate.tree import observed_columns, to_tree
+from walras.model import Status
+
+_BATCH = 50  # draws evaluated together: bounds memory
+
+
+def _flat(values: dict) -> dict[str, np.ndarray]:
+    """(chains, draws, …) → (chains · draws, …)."""
+    return {name: np.asarray(array).reshape(-1, *array.shape[2:]) for name, array in values.items()}
+
+
+def _over_draws(function, *arguments):
+    """`function` of each draw, compiled once and mapped in batches; NumPy arrays (draws, …)."""
+    count = jax.tree.leaves(arguments)[0].shape[0]
+    mapped = jax.jit(lambda args: jax.lax.map(lambda a: function(*a), args, batch_size=min(_BATCH, count)))
+    return jax.tree.map(np.asarray, mapped(arguments))
+
+
+def _at(problem: Problem, values: dict):
+    """Parameters, equilibrium, law and the sites of the program at given values of its latent sites."""
+    program = handlers.seed(handlers.substitute(lambda: problem.forward(problem.inputs), data=values), jax.random.key(0))
+    with handlers.trace() as trace:
+        params, equilibrium, law = program()
+    return params, equilibrium, law, trace
+
+
+def pointwise(problem: Problem, values: dict, key) -> dict:
+    """Per draw: one-step-ahead and leave-one-out densities, log priors, solver failures, and what was not observed.
+
+    `values`: latent sites (chains, draws, …). Returns arrays (chains, draws, …).
+    """
+    observed = problem.observed
+
+    def one(values, key):
+        _, equilibrium, law, trace = _at(problem, values)
+        sampled = {name: trace[name] for name in problem.sampled}
+        return {
+            **law.one_step_ahead(observed)._asdict(),
+            "leave_one_out": law.leave_one_out(observed),
+            "log_prior": {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in sampled.items()},
+            "solver_failed": equilibrium.status != Status.solved,
+            "reconstructed": law.reconstruct(key, observed),
+        }
+
+    chains, draws = next(iter(values.values())).shape[:2]
+    result = _over_draws(one, _flat(values), jax.random.split(key, chains * draws))
+    return jax.tree.map(lambda array: array.reshape(chains, draws, *array.shape[1:]), result)
+
+
+def one_step_scores(problem: Problem, values: dict, rows) -> np.ndarray:
+    """log of the posterior mean one-step-ahead density of the first target at `rows`, given draws (chains, draws, …)."""
+
+    def one(values):
+        return _at(problem, values)[2].one_step_ahead(problem.observed).log_density[rows]
+
+    densities = _over_draws(one, _flat(values))
+    return np.asarray(jax.scipy.special.logsumexp(densities, axis=0) - np.log(densities.shape[0]))
+
+
+def latent_values(problem: Problem, tree: xr.DataTree) -> dict[str, np.ndarray]:
+    """The draws of the program's latent sites in a tree, each (chains, draws, …)."""
+    missing = [name for name in problem.latent if name not in tree["posterior"]]
+    if missing:
+        raise CalibrationError(f"the run has no draws of {missing[0]!r}: it was fitted to another problem")
+    return {name: tree["posterior"][name].to_numpy() for name in problem.latent}
+
+
+def _thinned(values: dict, draws: int | None) -> dict:
+    if draws is None:
+        return values
+    available = next(iter(values.values())).shape[1]
+    if draws > available:
+        raise CalibrationError(f"draws is {draws} but each chain of the run has {available}: ask for at most that many")
+    kept = np.linspace(0, available - 1, draws).astype(int)
+    return {name: array[:, kept] for name, array in values.items()}
+
+
+def _replicate(problem: Problem, values: dict, key) -> dict[str, np.ndarray]:
+    """A simulated table for each draw, its columns by name, each (chains, draws, rows)."""
+    chains, draws = next(iter(values.values())).shape[:2]
+    tables = _over_draws(lambda v, k: _at(problem, v)[2].sample(k), _flat(values), jax.random.split(key, chains * draws))
+    tables = tables.reshape(chains, draws, *tables.shape[1:])
+    return {name: tables[..., column] for column, name in enumerate(problem.observation.targets)}
+
+
+def posterior_predictive(problem: Problem, tree: xr.DataTree, *, key, draws: int | None = None) -> xr.DataTree:
+    """The tree with a `posterior_predictive` group: whole series simulated anew at each draw (or at `draws` per chain)."""
+    _require_same(problem, tree)
+    values = _thinned(latent_values(problem, tree), draws)
+    made = to_tree(problem, {"posterior_predictive": _replicate(problem, values, key)})
+    joined = xr.DataTree.from_dict({**_datasets(tree), **_datasets(made)}, name=tree.name)
+    joined.attrs = tree.attrs
+    return joined
+
+
+def prior_draws(problem: Problem, key, draws: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Draws of the prior, (1, draws, …) by name, and for each (1, draws) whether its market has no equilibrium."""
+
+    def one(key):
+        with handlers.trace() as trace, handlers.seed(rng_seed=key):
+            _, equilibrium, _ = problem.forward(problem.inputs)
+        derived = {name for name, site in trace.items() if site["type"] == "deterministic"}
+        values = {name: trace[name]["value"] for name in (*problem.latent, *sorted(derived))}
+        return values, equilibrium.status != Status.solved
+
+    return jax.tree.map(lambda array: array[None], _over_draws(one, jax.random.split(key, draws)))
+
+
+def prior_predictive(problem: Problem, *, key, draws: int = 500) -> xr.DataTree:
+    """A tree with groups `prior`, `prior_predictive` and `observed_data`, from `draws` draws of the prior.
+
+    `sample_stats_prior.solver_failed` marks draws whose market has no equilibrium.
+    """
+    prior_key, tables_key = jax.random.split(key)
+    values, failed = prior_draws(problem, prior_key, draws)
+    groups = {
+        "prior": values,
+        "prior_predictive": _replicate(problem, {name: values[name] for name in problem.latent}, tables_key),
+        "sample_stats_prior": {"solver_failed": failed},
+        "observed_data": observed_columns(problem),
+    }
+    return to_tree(problem, groups, {"digest": problem.digest})
+
+
+def forecast(problem: Problem, tree: xr.DataTree, future: pd.DataFrame | None = None, *, key) -> xr.Dataset:
+    """The predictive law of the targets in the rows after the last: (chain, draw, time), for each target.
+
+    `future`: rows to predict, with their times and covariates (targets are ignored); one further period with every
+    covariate at its mean when absent. Each draw continues the observed series from its own filtered state.
+    """
+    _require_same(problem, tree)
+    extended, rows = _extended(problem, future)
+    values = latent_values(problem, tree)
+    chains, draws = next(iter(values.values())).shape[:2]
+
+    def one(values, key):
+        return _at(extended, values)[2].complete(key, extended.observed)[-rows:]
+
+    tables = _over_draws(one, _flat(values), jax.random.split(key, chains * draws))
+    tables = tables.reshape(chains, draws, *tables.shape[1:])
+    return xr.Dataset(
+        {n: (("chain", "draw", "time"), tables[..., i]) for i, n in enumerate(problem.observation.targets)},
+        coords={"time": np.asarray(extended.data.index[-rows:])},
+    )
+
+
+def _extended(problem: Problem, future: pd.DataFrame | None) -> tuple[Problem, int]:
+    data = problem.data
+    if data.index.nlevels > 1:
+        raise CalibrationError("data are not one series: forecasting needs rows ordered in time")
+    if problem.registered is not None and problem.registered.finite:
+        raise CalibrationError(
+            f"market {problem.market!r} is one finite game that ends with its data: forecast with the stationary market"
+        )
+    if future is None:
+        step = pd.Series(data.index).diff().min()
+        future = pd.DataFrame(index=pd.Index([data.index[-1] + step], name=data.index.name))
+    if len(future) == 0 or not (future.index > data.index[-1]).all() or not future.index.is_monotonic_increasing:
+        raise CalibrationError(f"future must have rows after the last time {data.index[-1]}, in increasing order")
+    drivers = [c for c in data.columns if c not in problem.observation.targets]
+    rows = pd.DataFrame({c: future[c] if c in future else data[c].mean() for c in drivers}, index=future.index)
+    joined = pd.concat([data, rows])
+    joined.index.name = data.index.name
+    joined.attrs = data.attrs
+    return problem.with_data(joined), len(future)
+
+
+def _require_same(problem: Problem, tree: xr.DataTree):
+    if tree.attrs.get("digest") != problem.digest:
+        raise CalibrationError(
+            "the run was fitted to another problem (their digests differ): give the problem that it was fitted to"
+        )
+
+
+def _datasets(tree: xr.DataTree) -> dict:
+    return {name: node.to_dataset() for name, node in tree.children.items()}
+

@@ -1,0 +1,1 @@
+"""Observing markets of price formation: prices, with supply known, measured with error, or latent."""

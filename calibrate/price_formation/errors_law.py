@@ -1,0 +1,81 @@
+"""The law of a price series around a known mean: independent or AR(1) errors, normal or Student-t."""
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from walras.calibrate.law import Law, OneStepAhead
+
+
+class SeriesErrors(Law):
+    """price = mean + u, where u has stationary scale `scale` and decays by persistence^elapsed between observations.
+
+    The standardised innovations from one observed value to the next are independent, normal or (with
+    `degrees_of_freedom`) Student-t; missing values are stepped over by their elapsed time. `elapsed` (rows,) is time in
+    periods; `persistence` zero makes the errors independent.
+    """
+
+    pytree_data_fields = ("mean_price", "scale", "persistence", "degrees_of_freedom", "elapsed")
+
+    def __init__(
+        self,
+        mean_price: Float[Array, " rows"],
+        scale: Float[Array, ""],
+        elapsed: Float[Array, " rows"],
+        persistence: Float[Array, ""] | None = None,
+        degrees_of_freedom: Float[Array, ""] | None = None,
+    ):
+        self.mean_price, self.scale, self.elapsed = mean_price, scale, elapsed
+        self.persistence, self.degrees_of_freedom = persistence, degrees_of_freedom
+        super().__init__(mean_price.shape[0], 1)
+
+    @property
+    def _innovation(self):
+        if self.degrees_of_freedom is None:
+            return dist.Normal(0.0, 1.0)
+        return dist.StudentT(self.degrees_of_freedom, 0.0, 1.0)
+
+    def _previous(self, observed):
+        """For each row, the index of the last observed row before it, or −1."""
+        rows = jnp.where(observed, jnp.arange(observed.size), -1)
+        return jnp.concatenate([jnp.array([-1]), jax.lax.cummax(rows)[:-1]])
+
+    def _decay(self, previous):
+        """What remains of the error of the previous observed row: 0 where there is none or errors are independent."""
+        if self.persistence is None:
+            return jnp.zeros(self.mean_price.size)
+        since = self.elapsed - self.elapsed[jnp.maximum(previous, 0)]
+        # where() on both sides keeps the gradient of 0^0 out of rows that have no predecessor
+        power = jnp.power(self.persistence, jnp.where(previous >= 0, since, 1.0))
+        return jnp.where(previous >= 0, power, 0.0)
+
+    def one_step_ahead(self, value):
+        price = value[:, 0]
+        observed = ~jnp.isnan(price)
+        error = jnp.where(observed, price - self.mean_price, 0.0)
+        previous = self._previous(observed)
+        decay = self._decay(previous)
+        mean = self.mean_price + decay * error[jnp.maximum(previous, 0)]
+        scale = self.scale * jnp.sqrt(1.0 - decay**2)
+        innovation = jnp.where(observed, price - mean, 0.0) / scale
+        log_density = self._innovation.log_prob(innovation) - jnp.log(scale)
+        # Student-t innovations have a standard deviation of √(ν/(ν−2)), infinite for ν ≤ 2
+        spread = jnp.sqrt(self._innovation.variance)
+        return OneStepAhead(mean, scale * spread, jnp.where(observed, log_density, jnp.nan))
+
+    def log_prob(self, value):
+        return jnp.nansum(self.one_step_ahead(value).log_density)
+
+    def sample(self, key, sample_shape=()):
+        shocks = self._innovation.sample(key, (*sample_shape, self.mean_price.size))
+        decay = self._decay(jnp.arange(self.mean_price.size) - 1)
+
+        def advance(error, row):
+            shock, kept = row
+            error = kept * error + self.scale * jnp.sqrt(1.0 - kept**2) * shock
+            return error, error
+
+        draw = lambda path: jax.lax.scan(advance, jnp.zeros(()), (path, decay))[1]  # noqa: E731
+        errors = jax.vmap(draw)(shocks.reshape(-1, decay.size)).reshape(shocks.shape)
+        return (self.mean_price + errors)[..., None]

@@ -1,0 +1,112 @@
+"""Observing one finite game whose agents foresee supply."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from walras.calibrate.errors import CalibrationError
+from walras.calibrate.price_formation.errors_law import SeriesErrors
+from walras.calibrate.price_formation.prices import Prices, centred, period, reliability
+from walras.calibrate.prior import Parameter, Prior
+from walras.data import elapsed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeseenPrices(Prices):
+    """Prices of a market whose agents know the whole path of supply in advance: a benchmark, not a forecast.
+
+    The game's grid has one step per period from the first row to the last. Steps without a row (closed days), and rows
+    without a supply, have net supply zero: neither arrivals nor consumption. With supply measured or latent the path
+    is sampled beside the parameters.
+    """
+
+    targets: ClassVar[tuple[str, ...]] = ("price",)
+
+    def observed(self, frame):
+        return self.price(frame)[:, None]
+
+    def inputs(self, frame):
+        frame, quantity = self.series(frame), self.quantity(frame)
+        since = elapsed(frame) / period(frame)
+        step = np.floor(since + 1e-6).astype(int)
+        if np.unique(step).size < step.size:
+            raise CalibrationError(
+                "time is irregular (two rows fall into one period of the smallest spacing): use the stationary market"
+            )
+        net = np.zeros(step[-1] + 1)
+        net[step] = np.where(np.isnan(quantity), 0.0, quantity - np.nanmean(quantity)) if self.supply != "latent" else 0
+        return {
+            "supply": net,
+            "measured": quantity,
+            "step": step,
+            "elapsed": since,
+            "horizon": np.asarray(period(frame) * net.size),
+            "demand": centred(frame, self.demand, self.price_column),
+        }
+
+    def parameters(self, frame):
+        found = super().parameters(frame)
+        scale = self.scales(frame)
+        unit = self.series(frame).attrs["units"].get(self.supply_column, "")
+        if self.supply != "known":
+            found["supply_sd"] = Parameter(
+                1.0
+                if self.supply == "latent"
+                else Prior("LogNormal", float(np.log(scale["supply_sd"])), 0.5, unit=unit, why="the spread of the column"),
+                lower=0.0,
+            )
+        if self.supply == "measured":
+            found["supply_reliability"] = reliability()
+        return found
+
+    def latents(self, params, inputs):
+        if self.supply == "known":
+            return inputs
+        shape = inputs["supply"].shape
+        reliable = params.get("supply_reliability", 1.0)
+        spread = params["supply_sd"] * jnp.sqrt(reliable)
+        mean, scale = jnp.zeros(shape), jnp.full(shape, spread)
+        if self.supply == "measured":
+            # Sample the path given its measurements (conjugate), and the measurements from their marginal law: the
+            # same joint law as measuring a sampled path, without its funnel.
+            measured, seen = inputs["measured"], ~jnp.isnan(inputs["measured"])
+            deviation = jnp.where(seen, measured - jnp.nanmean(measured), 0.0)
+            gain = jnp.where(seen, reliable, 0.0)
+            mean = mean.at[inputs["step"]].set(gain * deviation)
+            scale = scale.at[inputs["step"]].set(spread * jnp.sqrt(1.0 - gain))
+            density = dist.Normal(0.0, params["supply_sd"]).log_prob(deviation)
+            numpyro.factor("measured", jnp.sum(jnp.where(seen, density, 0.0)))
+        standard = numpyro.sample("supply_standard", dist.Normal(jnp.zeros(shape), 1.0).to_event(1))
+        path = numpyro.deterministic("supply_path", mean + scale * standard)
+        return {**inputs, "supply": path}
+
+    def law(self, equilibrium, params, inputs):
+        mean = equilibrium.price[inputs["step"]]
+        if self.demand:
+            mean = mean + inputs["demand"] @ params["demand_effect"]
+        return SeriesErrors(
+            mean,
+            params["price_noise"],
+            inputs["elapsed"],
+            persistence=params.get("error_persistence"),
+            degrees_of_freedom=params.get("degrees_of_freedom"),
+        )
+
+    def coordinates(self, frame):
+        found = super().coordinates(frame)
+        steps = np.arange(self.inputs(frame)["supply"].size) * period(self.series(frame))
+        return {**found, "grid": list(steps)}
+
+    def dimensions(self):
+        return {**super().dimensions(), "supply_standard": ["grid"], "supply_path": ["grid"]}
+
+    def notes(self, frame):
+        return [
+            *super().notes(frame),
+            "Agents of this benchmark foresee the whole supply path, so its one-step scores use the future.",
+            "Consumption is taken to be the sample mean of supply: what moves the price is supply less that mean.",
+        ]

@@ -1,0 +1,182 @@
+"""What every observation of prices shares: columns, noise, covariates."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+
+from walras.calibrate.errors import CalibrationError
+from walras.calibrate.observation import Observation
+from walras.calibrate.prior import Parameter, Prior
+from walras.data import elapsed, standard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices(Observation):
+    """A price series, seen as the equilibrium's price plus shifts of demand plus an error.
+
+    `supply`: "known" (the column is the supply), "measured" (with error) or "latent" (inferred from prices alone).
+    `noise`: "normal" or "student_t"; `errors`: "independent" or "ar1" (decaying by elapsed time across gaps).
+    `demand`, `instruments`: columns that shift the price at a given supply, and supply itself. They are centred, and
+    their effects are in units per unit of the column.
+    """
+
+    supply: Literal["known", "measured", "latent"] = "known"
+    noise: Literal["normal", "student_t"] = "normal"
+    errors: Literal["independent", "ar1"] = "independent"
+    demand: tuple[str, ...] = ()
+    price_column: str = "price"
+    supply_column: str = "supply"
+
+    targets: ClassVar[tuple[str, ...]] = ("price",)
+
+    def __post_init__(self):
+        object.__setattr__(self, "demand", tuple(self.demand))
+        for option, allowed in (
+            ("supply", ("known", "measured", "latent")),
+            ("noise", ("normal", "student_t")),
+            ("errors", ("independent", "ar1")),
+        ):
+            value = getattr(self, option)
+            if value not in allowed:
+                raise CalibrationError(f"observation {option} is {value!r}: choose one of {', '.join(allowed)}")
+
+    def series(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame in standard form, with the columns that this observation needs."""
+        frame = frame if "form" in frame.attrs else standard(frame, form="series")
+        if frame.attrs["form"] != "series":
+            raise CalibrationError(f"data are a {frame.attrs['form']}: prices are observed as a series, one market")
+        needed = [self.price_column, *self.covariates]
+        if self.supply != "latent":
+            needed.append(self.supply_column)
+        for column in needed:
+            if column not in frame:
+                raise CalibrationError(
+                    f"column {column!r} is missing from the data: name one of {', '.join(map(str, frame.columns))}"
+                )
+        return frame
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        return self.demand
+
+    def price(self, frame: pd.DataFrame) -> np.ndarray:
+        return self.series(frame)[self.price_column].to_numpy(float)
+
+    def quantity(self, frame: pd.DataFrame) -> np.ndarray:
+        """The supply column, all missing when supply is latent."""
+        frame = self.series(frame)
+        if self.supply == "latent":
+            return np.full(len(frame), np.nan)
+        quantity = frame[self.supply_column].to_numpy(float)
+        if not np.isfinite(quantity).any():
+            raise CalibrationError(f"column {self.supply_column!r} has no value: use supply='latent' for prices alone")
+        if np.nanstd(quantity) == 0:
+            raise CalibrationError(
+                f"column {self.supply_column!r} is always {np.nanmean(quantity):g}: a constant supply says nothing about "
+                "the price, use supply='latent'"
+            )
+        return quantity
+
+    def scales(self, frame: pd.DataFrame) -> dict[str, float]:
+        """Means, standard deviations and the period of the data, from which default priors take their units.
+
+        With latent supply the unit of supply is its own standard deviation, because prices alone cannot tell it.
+        """
+        price, quantity = self.price(frame), self.quantity(frame)
+        latent = self.supply == "latent"
+        return {
+            "price_mean": float(np.nanmean(price)),
+            "price_sd": float(np.nanstd(price)),
+            "supply_mean": 0.0 if latent else float(np.nanmean(quantity)),
+            "supply_sd": 1.0 if latent else float(np.nanstd(quantity)),
+            "period": period(self.series(frame)),
+        }
+
+    def parameters(self, frame: pd.DataFrame) -> dict[str, Parameter]:
+        frame, scale = self.series(frame), self.scales(frame)
+        unit = frame.attrs["units"].get(self.price_column, "")
+        found = {
+            "price_noise": Parameter(
+                Prior(
+                    "HalfNormal",
+                    scale["price_sd"],
+                    unit=unit,
+                    why="what the market leaves unexplained is no larger than the price's own spread",
+                ),
+                lower=0.0,
+            )
+        }
+        if self.errors == "ar1":
+            found["error_persistence"] = Parameter(
+                Prior("Beta", 2.0, 2.0, why="correlation of the error from one period to the next, away from 0 and 1"),
+                lower=0.0,
+                upper=1.0,
+            )
+        if self.noise == "student_t":
+            found["degrees_of_freedom"] = Parameter(
+                Prior("Gamma", 2.0, 0.1, why="from heavy tails to nearly normal (Juárez and Steel 2010)"), lower=0.0
+            )
+        if self.demand:
+            found["demand_effect"] = Parameter(effects(frame, self.demand, scale["price_sd"], f"{unit} per unit", "the price"))
+        return found
+
+    def coordinates(self, frame: pd.DataFrame) -> dict[str, list]:
+        times = self.series(frame).index
+        found = {"time": list(times)}
+        return {**found, "demand_shifter": list(self.demand)} if self.demand else found
+
+    def dimensions(self) -> dict[str, list[str]]:
+        return {"demand_effect": ["demand_shifter"], **{target: ["time"] for target in self.targets}}
+
+    def notes(self, frame: pd.DataFrame) -> list[str]:
+        found = []
+        for what, values in (("price", self.price(frame)), ("supply", self.quantity(frame))):
+            missing = int(np.isnan(values).sum())
+            if missing and not (what == "supply" and self.supply == "latent"):
+                found.append(f"{missing} of {len(values)} values of {what} are missing; they are inferred, never filled.")
+        if self.supply == "latent":
+            found.append(
+                "Prices alone cannot tell the scale of supply: its unit here is its own standard deviation, unless a "
+                "prior on supply_sd says otherwise. Costs are in that unit."
+            )
+        return found
+
+
+def period(frame: pd.DataFrame) -> float:
+    """The length of one observation period: the smallest spacing of the rows."""
+    return float(np.diff(elapsed(frame)).min())
+
+
+def centred(frame: pd.DataFrame, columns: tuple[str, ...], price_column: str) -> np.ndarray:
+    """Covariates (rows, columns) less their means over the rows that have a price. Raises for missing or constant ones."""
+    for column in columns:
+        values = frame[column].to_numpy(float)
+        if np.isnan(values).any():
+            raise CalibrationError(
+                f"covariate {column!r} is missing in {int(np.isnan(values).sum())} rows: leave the rows or the column out"
+            )
+        if np.std(values) == 0:
+            raise CalibrationError(f"covariate {column!r} is always {values[0]:g}: leave it out")
+    table = frame[list(columns)].to_numpy(float)
+    priced = frame[price_column].notna().to_numpy()
+    return table - table[priced].mean(axis=0)
+
+
+def reliability() -> Parameter:
+    """The share of the supply column's variance that is supply; the rest is measurement error."""
+    why = "records of quantity are mostly right: about four fifths of their variance is supply"
+    return Parameter(Prior("Beta", 8.0, 2.0, why=why), lower=0.0, upper=1.0)
+
+
+def effects(frame: pd.DataFrame, columns: tuple[str, ...], spread: float, unit: str, what: str) -> Prior:
+    """The default prior of covariates' effects: one standard deviation of the column moves `what` by about one."""
+    scales = [spread / float(np.std(frame[column].to_numpy(float))) for column in columns]
+    return Prior(
+        "Normal",
+        [0.0] * len(columns),
+        scales,
+        unit=unit,
+        why=f"one standard deviation of the column moves {what} by one of its own, either way",
+    )

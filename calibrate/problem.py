@@ -1,0 +1,190 @@
+"""A calibration problem: a market, its data, how it is observed, and priors."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pandas as pd
+from numpyro import handlers
+
+from walras.calibrate import registry
+from walras.calibrate.errors import CalibrationError, require_double_precision
+from walras.calibrate.law import Law
+from walras.calibrate.observation import Observation
+from walras.calibrate.prior import Parameter, Prior
+from walras.model import Status
+
+OBSERVED = "observed"  # the NumPyro site of the data
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is calibrated. Frozen; hashed and compared by `digest`.
+
+    `market`: a registered name (its parameters then have default priors), or a plain function
+    `build(params, inputs) → equilibrium`. `data`: a standard frame (`walras.data`). `observation`: how the data are seen.
+    `priors`: for each parameter a `Prior`, or a number that fixes it; or a callable that samples the parameters with
+    NumPyro and returns them by name (for joint, ordered or hierarchical priors).
+
+    Raises `CalibrationError` for a parameter without a prior, an unknown one, a prior with the wrong support, unusable
+    data, or single precision.
+    """
+
+    market: str | Callable
+    data: pd.DataFrame
+    observation: Observation
+    priors: Mapping[str, Prior | float] | Callable = field(default_factory=dict)
+
+    def __post_init__(self):
+        require_double_precision()
+        if not callable(self.priors):
+            object.__setattr__(self, "priors", MappingProxyType(self._complete(self.priors)))
+        _ = self.inputs, self.observed
+
+    def _complete(self, given: Mapping) -> dict[str, Prior | float]:
+        """The given priors, checked, with the defaults of the market and of the observation for the rest."""
+        declared = dict(self.observation.parameters(self.data))
+        if self.registered:
+            declared = {**self.registered.parameters(self.observation, self.data), **declared}
+            unknown = sorted(set(given) - set(declared))
+            if unknown:
+                raise CalibrationError(
+                    f"priors name the unknown parameter {unknown[0]!r}: this problem has {', '.join(sorted(declared))}"
+                )
+        for name, prior in given.items():
+            _check_prior(name, prior, declared.get(name))
+        return {**{name: parameter.default for name, parameter in declared.items()}, **given}
+
+    @property
+    def registered(self) -> registry.Market | None:
+        """The registered market, or None when the market is a function."""
+        return registry.market(self.market) if isinstance(self.market, str) else None
+
+    @property
+    def build(self) -> Callable:
+        return self.registered.build if self.registered else self.market
+
+    @cached_property
+    def inputs(self) -> dict[str, jax.Array]:
+        return {name: jnp.asarray(array) for name, array in self.observation.inputs(self.data).items()}
+
+    @cached_property
+    def observed(self) -> jax.Array:
+        """The observations (rows, targets), NaN where missing."""
+        return jnp.asarray(self.observation.observed(self.data), float)
+
+    @property
+    def sampled(self) -> list[str]:
+        """The names of the parameters that have a prior."""
+        if callable(self.priors):
+            return [name for name, site in self.sites(self.priors).items() if site["type"] == "sample"]
+        return [name for name, prior in self.priors.items() if isinstance(prior, Prior)]
+
+    @cached_property
+    def latent(self) -> list[str]:
+        """The names of everything the program samples beside the data: parameters, and latents such as a path."""
+        sites = self.sites(lambda: self.forward(self.inputs))
+        return [name for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]]
+
+    @staticmethod
+    def sites(program: Callable) -> dict:
+        """The sites of a NumPyro program, traced without computing anything."""
+        found = {}
+
+        def trace(key):
+            found.update(handlers.trace(handlers.seed(program, key)).get_trace())
+            return 0
+
+        jax.eval_shape(trace, jax.random.key(0))
+        return found
+
+    def forward(self, inputs) -> tuple[dict, object, Law]:
+        """Parameters, equilibrium and law of one draw: the part of the NumPyro program before the data."""
+        params = self.priors() if callable(self.priors) else {n: _sample(n, p) for n, p in self.priors.items()}
+        inputs = self.observation.latents(params, inputs)
+        equilibrium = self.build(params, inputs)
+        for name, value in self.observation.quantities(equilibrium, params, inputs).items():
+            numpyro.deterministic(name, value)
+        return params, equilibrium, self.observation.law(equilibrium, params, inputs)
+
+    def model(self, observed="data", inputs=None):
+        """The NumPyro program. Conditioned on the problem's data; `observed=None` leaves them to be simulated.
+
+        A draw whose market has no equilibrium has log density −∞. Returns the table of observations.
+        """
+        observed = self.observed if isinstance(observed, str) else observed
+        inputs = self.inputs if inputs is None else inputs
+        _, equilibrium, law = self.forward(inputs)
+        solved = equilibrium.status == Status.solved
+        numpyro.factor("solved", jnp.where(solved, 0.0, -jnp.inf))
+        with handlers.mask(mask=solved):
+            table = numpyro.sample(OBSERVED, law, obs=observed)
+        if observed is None:
+            for column, name in enumerate(self.observation.targets):
+                numpyro.deterministic(name, table[:, column])
+        return table
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the problem's canonical JSON and of the data's bytes."""
+        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())
+        for name in [*self.data.index.names, *self.data.columns]:
+            digest.update(str(name).encode())
+        digest.update(pd.util.hash_pandas_object(self.data).to_numpy().tobytes())
+        return digest.hexdigest()
+
+    def to_json(self) -> dict:
+        """The problem without its data, as plain data; functions by their import path."""
+        priors = (
+            _path(self.priors)
+            if callable(self.priors)
+            else {n: p.to_json() if isinstance(p, Prior) else p for n, p in self.priors.items()}
+        )
+        return {
+            "market": self.market if isinstance(self.market, str) else _path(self.market),
+            "observation": {"kind": type(self.observation).__name__, **asdict(self.observation)},
+            "priors": priors,
+        }
+
+    def with_data(self, data: pd.DataFrame) -> "Problem":
+        """The same problem, its priors included, on other data."""
+        return Problem(self.market, data, self.observation, self.priors)
+
+    def __hash__(self):
+        return hash(self.digest)
+
+    def __eq__(self, other):
+        return isinstance(other, Problem) and self.digest == other.digest
+
+
+def _check_prior(name: str, prior, parameter: Parameter | None):
+    if isinstance(prior, bool) or not isinstance(prior, Prior | int | float):
+        raise CalibrationError(f"prior of {name!r} is {prior!r}: give a Prior, or a number that fixes the parameter")
+    if not isinstance(prior, Prior):
+        inside = parameter is None or parameter.lower <= prior <= parameter.upper
+        if not (np.isfinite(prior) and inside):
+            raise CalibrationError(f"{name} is fixed at {prior}: give a finite number{_range(parameter)}")
+    elif parameter is not None and not prior.covers_only(parameter.lower, parameter.upper):
+        raise CalibrationError(
+            f"prior of {name!r} is {prior}, which allows values outside [{parameter.lower}, {parameter.upper}]: choose a "
+            "family with that support, such as " + ("LogNormal" if np.isinf(parameter.upper) else "Uniform")
+        )
+
+
+def _range(parameter):
+    return "" if parameter is None else f" in [{parameter.lower}, {parameter.upper}]"
+
+
+def _sample(name, prior):
+    return numpyro.sample(name, prior.distribution()) if isinstance(prior, Prior) else jnp.asarray(prior, float)
+
+
+def _path(function):
+    return f"{function.__module__}:{function.__qualname__}"

@@ -1,0 +1,53 @@
+"""Markets by name, so that a specification can be plain text. A new market is one entry here."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from walras.calibrate.errors import CalibrationError
+
+_MARKETS = {
+    "price_formation": "walras.calibrate.price_formation.markets:FORESEEN",
+    "random_supply": "walras.calibrate.price_formation.markets:RANDOM_SUPPLY",
+    "stationary": "walras.calibrate.price_formation.markets:STATIONARY",
+}
+
+
+@dataclass(frozen=True)
+class Market:
+    """A named market: how to build its equilibrium, its parameters with defaults, and how it is observed.
+
+    `build(params, inputs)` returns the equilibrium; `parameters(observation, frame)` the `Parameter` of each name;
+    `observation` is the class that a specification's observation table fills. A `finite` market ends with its data and
+    cannot be forecast.
+    """
+
+    name: str
+    build: Callable
+    parameters: Callable
+    observation: type
+    summary: str = ""
+    finite: bool = False
+
+
+def market(name: str) -> Market:
+    """The market registered under `name`, or at the import path `module:attribute`."""
+    path = _MARKETS.get(name, name)
+    if ":" not in path:
+        close = get_close_matches(name, _MARKETS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(sorted(_MARKETS))
+        raise CalibrationError(f"market {name!r} is not registered: {hint}, or give an import path module:attribute")
+    module, attribute = path.split(":", 1)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise CalibrationError(f"market {name!r} cannot be imported ({error}): check the path") from error
+    if not isinstance(found, Market):
+        raise CalibrationError(f"market {name!r} is a {type(found).__name__}: it must be a walras.calibrate.Market")
+    return found
+
+
+def markets() -> list[str]:
+    """The registered names."""
+    return sorted(_MARKETS)
