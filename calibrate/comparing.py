@@ -64,7 +64,7 @@ def compare(
     fits: Mapping[str, tuple[Problem, xr.DataTree]],
     *,
     key,
-    sampler: NUTS = NUTS(),
+    sampler: NUTS | None = None,
     origins: int = 4,
     share: float = 0.4,
     rolling: Mapping[str, np.ndarray] | None = None,
@@ -77,10 +77,13 @@ def compare(
     problems = {name: problem for name, (problem, _) in fits.items()}
     _require_comparable(problems)
     first = next(iter(problems.values()))
+    sampler = NUTS() if sampler is None else sampler
     target = first.observation.targets[0]
     starts, ends = origins_of(len(first.data), origins, share)
     scored = {
-        name: rolling[name] if rolling and name in rolling else rolling_scores(problem, sampler, key=key, origins=origins, share=share)
+        name: rolling[name]
+        if rolling and name in rolling
+        else rolling_scores(problem, sampler, key=key, origins=origins, share=share)
         for name, problem in problems.items()
     }
     if target in first.data:
@@ -112,7 +115,9 @@ def _loo(tree, target):
     density = tree["log_likelihood"].to_dataset()[[target]]
     rows = density[target].dims[-1]
     kept = density.isel({rows: np.flatnonzero(np.isfinite(density[target]).all(("chain", "draw")).to_numpy())})
-    result = az.loo(xr.DataTree.from_dict({"posterior": tree["posterior"].to_dataset(), "log_likelihood": kept}), pointwise=True)
+    result = az.loo(
+        xr.DataTree.from_dict({"posterior": tree["posterior"].to_dataset(), "log_likelihood": kept}), pointwise=True
+    )
     return float(result.elpd), float((result.pareto_k > 0.7).mean())
 
 

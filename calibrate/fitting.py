@@ -9,6 +9,7 @@ import xarray as xr
 from walras.calibrate import samplers
 from walras.calibrate.predictive import pointwise, prior_draws
 from walras.calibrate.problem import Problem
+from walras.calibrate.progress import Bar
 from walras.calibrate.samplers import NUTS, Progress
 from walras.calibrate.tree import assemble, describe
 
@@ -17,7 +18,7 @@ _PRIOR_DRAWS = 500  # of the prior: to show beside the posterior, and to count s
 
 def fit(
     problem: Problem,
-    sampler: NUTS = NUTS(),
+    sampler: NUTS | None = None,
     *,
     key: jax.Array,
     progress: bool | Callable[[Progress], None] = False,
@@ -32,21 +33,15 @@ def fit(
     Raises `CalibrationError` when a chain cannot start or workers cannot import the market.
     """
     sample_key, path_key, prior_key = jax.random.split(key, 3)
-    report = _bar() if progress is True else (progress or None)
-    try:
-        draws = samplers.run(problem, sampler, sample_key, report)
-    finally:
-        if progress is True:
-            report.stop()
+    sampler = NUTS() if sampler is None else sampler
+    if progress is True:
+        with Bar() as bar:
+            draws = samplers.run(problem, sampler, sample_key, bar)
+    else:
+        draws = samplers.run(problem, sampler, sample_key, progress or None)
     latent = {name: draws.values[name] for name in problem.latent}
     extra = pointwise(problem, latent, path_key)
     attrs = describe(problem, sampler, draws, jax.random.key_data(key))
     prior, failed = prior_draws(problem, prior_key, _PRIOR_DRAWS)
     attrs["prior_solved"] = f"{1.0 - failed.mean():.4f}"
     return assemble(problem, draws, {**jax.tree.map(np.asarray, extra), "prior": prior}, attrs)
-
-
-def _bar():
-    from walras.calibrate.progress import Bar
-
-    return Bar()

@@ -31,8 +31,8 @@ def _at(problem: Problem, values: dict):
     """Parameters, equilibrium, law and the sites of the program at given values of its latent sites."""
     program = handlers.seed(handlers.substitute(lambda: problem.forward(problem.inputs), data=values), jax.random.key(0))
     with handlers.trace() as trace:
-        params, equilibrium, law = program()
-    return params, equilibrium, law, trace
+        forward: tuple = program()
+    return *forward, trace
 
 
 def pointwise(problem: Problem, values: dict, key) -> dict:
@@ -185,4 +185,3 @@ def _require_same(problem: Problem, tree: xr.DataTree):
 
 def _datasets(tree: xr.DataTree) -> dict:
     return {name: node.to_dataset() for name, node in tree.children.items()}
-

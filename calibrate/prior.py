@@ -36,7 +36,7 @@ class Prior:
     def distribution(self) -> dist.Distribution:
         """The NumPyro distribution; a vector prior is one event."""
         kind = getattr(dist, self.family, None)
-        if not (isinstance(kind, type) and issubclass(kind, dist.Distribution)):
+        if kind is None or not (isinstance(kind, type) and issubclass(kind, dist.Distribution)):
             raise CalibrationError(
                 f"prior family {self.family!r} is not a NumPyro distribution: use a name such as 'LogNormal' or 'Normal'"
             )
@@ -46,14 +46,19 @@ class Prior:
             raise CalibrationError(
                 f"prior {self.family}{self.args} is not valid ({error}): see numpyro.distributions.{self.family}"
             ) from error
+        if made.is_discrete:
+            raise CalibrationError(
+                f"prior family {self.family!r} is discrete, and samplers move continuously: use one such as 'LogNormal'"
+            )
         return made.to_event(len(made.batch_shape)) if made.batch_shape else made
 
     def covers_only(self, lower: float, upper: float) -> bool:
         """Whether the prior has no mass below `lower` or above `upper`, judged by its support at points outside."""
         probes = [lower - gap for gap in (1e-6, 1.0, 1e6)] + [upper + gap for gap in (1e-6, 1.0, 1e6)]
         distribution = self.distribution()
+        support = distribution.support or dist.constraints.real
         shape = distribution.event_shape
-        return not any(bool(np.all(distribution.support(np.full(shape, point)))) for point in probes if math.isfinite(point))
+        return not any(bool(np.all(support(np.full(shape, point)))) for point in probes if math.isfinite(point))
 
     def to_json(self) -> dict:
         return {"family": self.family, "args": list(self.args), "unit": self.unit, "why": self.why}

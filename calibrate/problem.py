@@ -157,6 +157,10 @@ class Problem:
         """The same problem, its priors included, on other data."""
         return Problem(self.market, data, self.observation, self.priors)
 
+    def __reduce__(self):
+        priors = self.priors if callable(self.priors) else dict(self.priors)
+        return Problem, (self.market, self.data, self.observation, priors)
+
     def __hash__(self):
         return hash(self.digest)
 

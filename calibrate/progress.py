@@ -7,7 +7,7 @@ from walras.calibrate import samplers
 
 
 class Bar:
-    """Shows a run's `samplers.Progress` with rich; call it with each report, and `stop` it at the end."""
+    """Shows a run's `samplers.Progress` with rich; call it with each report, inside `with`."""
 
     def __init__(self, title: str = "sampling", console: Console | None = None):
         self._progress = Progress(
@@ -19,15 +19,19 @@ class Bar:
             TextColumn("{task.fields[note]}"),
             console=console,
         )
-        self._progress.start()
         self._task = self._progress.add_task(title, total=None, note="compiling")
 
     def __call__(self, report: samplers.Progress):
-        if report.done == 0:
-            note = f"estimated {report.seconds:.0f} s"
-        else:
-            note = f"{report.divergences} divergences"
-        self._progress.update(self._task, completed=report.done, total=report.total, note=note)
+        self._progress.update(self._task, completed=report.done, total=report.total, note=note(report))
 
-    def stop(self):
+    def __enter__(self):
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_):
         self._progress.stop()
+
+
+def note(report: samplers.Progress) -> str:
+    """What a bar says of a report: the estimate before sampling, divergences during it."""
+    return f"estimated {report.seconds:.0f} s" if report.done == 0 else f"{report.divergences} divergences"

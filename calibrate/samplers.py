@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ def run(problem: Problem, sampler: NUTS, key, progress: Callable[[Progress], Non
     with ProcessPoolExecutor(sampler.processes, mp_context=get_context("spawn"), initializer=_double_precision) as pool:
         results = list(pool.map(partial(_run_part, problem, alone), parts))
     return Draws(
-        *({name: np.concatenate([r[i][name] for r in results]) for name in results[0][i]} for i in (0, 1)),
+        *jax.tree.map(lambda *parts: np.concatenate(parts), *((r.values, r.statistics) for r in results)),
         max(r.compile_seconds for r in results),
         max(r.sample_seconds for r in results),
     )
@@ -134,10 +134,9 @@ class Chains:
         self._initial = _initial(sampler, problem, sites)
         # One jitted potential: its trace is shared by every place where the kernel evaluates it.
         potential = jax.jit(lambda z, data: potential_energy(self._model, (), data, z))
-        self._init_kernel, self._sample_kernel = hmc(
-            potential_fn_gen=lambda **data: lambda z: potential(z, data), algo="NUTS"
-        )
-        self._programs = self._last = None
+        self._init_kernel, self._sample_kernel = hmc(potential_fn_gen=lambda **data: lambda z: potential(z, data), algo="NUTS")
+        self._programs: Any = None  # the compiled start and chunk
+        self._last: Any = None  # the kernel's state at the end of the last run
 
     def run(self, keys, progress: Callable[[Progress], None] | None = None) -> Draws:
         """Warm up and draw from `keys` (chains,)."""
@@ -152,7 +151,9 @@ class Chains:
         chunks = list(self._chunks(state, data, progress))
         self._last = chunks[-1][0]
         values, statistics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *(c[1:] for c in chunks))
-        kept = slice(-self.sampler.draws, None)
+        # The first chunk with draws may begin in warm-up, and the last may go on beyond the draws asked for.
+        begin = self.sampler.warmup % self.sampler.chunk
+        kept = slice(begin, begin + self.sampler.draws)
         values, statistics = jax.tree.map(lambda array: array[:, kept], (values, statistics))
         return Draws(values, statistics, compiled - began, time.perf_counter() - compiled)
 
@@ -224,16 +225,21 @@ class Chains:
         sampler = self.sampler
 
         def start(keys, z, data):
-            one = lambda key, z: self._init_kernel(  # noqa: E731
-                z,
-                sampler.warmup,
-                dense_mass=[tuple(sorted(first))] if sampler.dense_mass else [],
-                target_accept_prob=sampler.target_accept,
-                max_tree_depth=sampler.max_tree_depth,
-                model_kwargs=data,
-                rng_key=key,
-            )
+            def one(key, z):
+                return self._init_kernel(
+                    z,
+                    sampler.warmup,
+                    dense_mass=[tuple(sorted(first))] if sampler.dense_mass else [],
+                    target_accept_prob=sampler.target_accept,
+                    max_tree_depth=sampler.max_tree_depth,
+                    model_kwargs=data,
+                    rng_key=key,
+                )
+
             return jax.vmap(one)(keys, z)
+
+        def constrain(z, data):
+            return constrain_fn(self._model, (), data, z, return_deterministic=True)
 
         def advance(state, data):
             def step(state, _):
@@ -241,8 +247,8 @@ class Chains:
                 return state, (state.z, _statistics(state))
 
             state, (draws, statistics) = jax.lax.scan(step, state, length=sampler.chunk)
-            constrain = lambda z: constrain_fn(self._model, (), data, z, return_deterministic=True)  # noqa: E731
-            return state, (_chains_first(jax.vmap(jax.vmap(constrain))(draws)), _chains_first(statistics))
+            values = jax.vmap(jax.vmap(constrain, (0, None)), (0, None))(draws, data)
+            return state, (_chains_first(values), _chains_first(statistics))
 
         lowered_start = jax.jit(start).lower(keys, first, data)
         lowered_advance = jax.jit(advance).lower(jax.eval_shape(start, keys, first, data), data)

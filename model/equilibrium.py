@@ -1,8 +1,9 @@
 """What every solve returns beside its solution: a status, and an error that states the remedy."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.core import Tracer
 
 from walras import WalrasError
 
@@ -29,7 +30,7 @@ class EquilibriumError(WalrasError):
     """A market could not be solved, or was asked for something that its closed form cannot give."""
 
 
-def status_of(*solution, convex=True, stationary=True):
+def status_of(*solution, convex: bool | Array = True, stationary: bool | Array = True) -> Status:
     """The status of a solution (arrays) given which of its preconditions hold; the first failure is reported."""
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in solution]))
     status = Status.where(finite, Status.solved, Status.not_finite)
@@ -40,6 +41,6 @@ def status_of(*solution, convex=True, stationary=True):
 def checked(equilibrium, throw):
     """Return the equilibrium; with `throw`, raise `EquilibriumError` for a failure that is known (not being traced)."""
     code = equilibrium.status._value
-    if throw and not isinstance(code, jax.core.Tracer) and not bool(jnp.all(equilibrium.status == Status.solved)):
+    if throw and not isinstance(code, Tracer) and not bool(jnp.all(equilibrium.status == Status.solved)):
         raise EquilibriumError(Status[equilibrium.status])
     return equilibrium

@@ -76,6 +76,6 @@ class SeriesErrors(Law):
             error = kept * error + self.scale * jnp.sqrt(1.0 - kept**2) * shock
             return error, error
 
-        draw = lambda path: jax.lax.scan(advance, jnp.zeros(()), (path, decay))[1]  # noqa: E731
-        errors = jax.vmap(draw)(shocks.reshape(-1, decay.size)).reshape(shocks.shape)
-        return (self.mean_price + errors)[..., None]
+        draw = lambda path: self.mean_price + jax.lax.scan(advance, jnp.zeros(()), (path, decay))[1]  # noqa: E731
+        prices = jax.vmap(draw)(shocks.reshape(-1, decay.size)).reshape(shocks.shape)
+        return prices[..., None]

@@ -51,9 +51,7 @@ def stationary(params, inputs):
     intercept = supply.mean + slope * level - delta * stock
     costate = level + c * delta * stock
     centre = stock + (r + delta) * costate / eta
-    market = StationaryMarket(
-        c, Quadratic(eta, centre), discount=r, depreciation=delta, demand=LinearDemand(intercept, slope)
-    )
+    market = StationaryMarket(c, Quadratic(eta, centre), discount=r, depreciation=delta, demand=LinearDemand(intercept, slope))
     return market.solve(supply)
 
 

@@ -37,7 +37,8 @@ def placebo(problem: Problem, *, key, replications: int = 400, level: float = 0.
 
     `problem` must be observed by `ForeseenPrices` with supply known. Each replication draws white noise of the supply's
     variance; `price` (replications, rows) replaces the observed price by simulated ones. The test is that of the regression
-    coefficient, by generalised least squares, its Student-t p-value averaged over the persistence with restricted-likelihood weights.
+    coefficient by generalised least squares; its Student-t p-value is averaged over the persistence with weights of
+    restricted likelihood.
     """
     if not isinstance(problem.observation, ForeseenPrices):
         raise TypeError("the placebo needs a problem observed by ForeseenPrices")

@@ -215,7 +215,7 @@ class StateSpace(Law):
         start = _root(self.initial) @ jax.random.normal(start_key, (3,))
         shocks = self._by_gap(jax.vmap(_root)(self.covariances), jax.random.normal(shock_key, (self.gap.size, 5)))
         z = self._path(start, shocks)
-        noise = jnp.sqrt(self.noise) * jax.random.normal(noise_key, self.means.shape)
+        noise = jnp.sqrt(self.noise)[None] * jax.random.normal(noise_key, self.means.shape)
         return z, self._observe(z) + self.means + noise
 
     def sample(self, key, sample_shape=()):

@@ -134,7 +134,7 @@ class StochasticPrices(Prices):
             inputs["gap"],
             shift=shift[:, None] * _shift_response(dynamics, length)[None, :],
             loadings=loadings,
-            means=jnp.stack([price, jnp.broadcast_to(supply.mean, rows)], -1),
+            means=jnp.stack([price, jnp.broadcast_to(params["supply_mean"], rows)], -1),
             noise=jnp.stack([price_noise, supply_noise]),
             initial=stationary_covariance(dynamics) if settled else _known_position(dynamics),
         )
@@ -188,11 +188,9 @@ def _shift_response(dynamics, length):
 
 def _coefficients(equilibrium, inputs):
     """The price's expected value and responses: (1,) in a stationary market, else (rows,) at each row's place in time."""
-    values = {name: getattr(equilibrium, name) for name in ("price", "supply_response", "position_response")}
-    if equilibrium.price.ndim == 0:
-        return {name: value[None] for name, value in values.items()}
-    middle = inputs["since"] + 0.5 * inputs["period"]
-    return {name: jnp.interp(middle, equilibrium.times, value) for name, value in values.items()}
+    if equilibrium.price.ndim > 0:
+        equilibrium = equilibrium.at(inputs["since"] + 0.5 * inputs["period"])
+    return {name: jnp.atleast_1d(getattr(equilibrium, name)) for name in ("price", "supply_response", "position_response")}
 
 
 def _known_position(dynamics):

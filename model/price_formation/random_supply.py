@@ -9,6 +9,7 @@ A = (1 − e^{−ϑτ})/ϑ and B = (τ − A)/ϑ,
 Source: Gomes–Gutierrez–Ribeiro, SIAM J. Financial Math. 14 (2023), arXiv 2109.01478.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import equinox as eqx
@@ -53,6 +54,12 @@ class AffineEquilibrium(eqx.Module):
     def price_at(self, supply, mean_position) -> Float[Array, " steps"]:
         """The price at `times` when supply and the mean position there are as given (scalars or (steps,))."""
         return self.level + self.supply_response * supply + self.position_response * mean_position
+
+    def at(self, times: Float[Array, " times"]) -> "AffineEquilibrium":
+        """The same equilibrium with its coefficients at other `times`, increasing and before the horizon."""
+        remaining = self.horizon - times
+        found = coefficients(self.trading_cost, self.holding, self.terminal, self.supply, remaining)
+        return replace(self, times=times, level=found[0], supply_response=found[1], position_response=found[2])
 
     @property
     def residual(self) -> Float[Array, ""]:

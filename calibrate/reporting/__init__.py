@@ -1,0 +1,63 @@
+"""A fit as one page: `report` writes it, `walras.calibrate.reporting.plots` has its pictures for notebooks."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from walras.calibrate.errors import CalibrationError
+from walras.calibrate.problem import Problem
+
+if TYPE_CHECKING:
+    from walras.calibrate.comparing import Comparison
+
+__all__ = ["report"]
+
+
+def report(
+    problem: Problem,
+    tree: xr.DataTree,
+    path: str | Path,
+    *,
+    comparison: "Comparison | None" = None,
+    story: Sequence[Sequence[Any]] | None = None,
+) -> Path:
+    """Write the fit `tree` of `problem` as one self-contained HTML page at `path`; returns the path.
+
+    Groups `prior` and `posterior_predictive` are used where the tree has them. `comparison`: scores of several models, as
+    `compare` returns them. `story`: sections that follow the headline, each `(heading, body)` or `(heading, body,
+    figure)`: the body is text (blank lines part paragraphs), a `markupsafe.Markup` of trusted HTML, a pandas DataFrame,
+    or a list of these; the figure a matplotlib Figure, which stays open.
+
+    The page is written whole or not at all. Raises `CalibrationError` when it cannot be written, or when the tree was
+    fitted to another problem.
+    """
+    from walras.calibrate.reporting.page import render  # matplotlib and jinja2 are loaded only when a page is made
+
+    if tree.attrs.get("digest") != problem.digest:
+        raise CalibrationError(
+            "the run was fitted to another problem (their digests differ): give the problem that it was fitted to"
+        )
+    path = Path(path)
+    temporary = _reserve(path)
+    try:
+        temporary.write_text(render(problem, tree, comparison, story or ()), encoding="utf-8")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _reserve(path: Path) -> Path:
+    """An empty file beside `path`, made before anything is computed so that a wrong path costs no time."""
+    if path.exists() and not path.is_file():
+        raise CalibrationError(f"{path} is not a file and is left as it is: give the name of a file, such as report.html")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch()
+    except OSError as error:
+        raise CalibrationError(f"{path} cannot be written ({error.strerror}): choose another folder") from error
+    return temporary

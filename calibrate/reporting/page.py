@@ -1,0 +1,186 @@
+"""The page of a report: what each section says, filled into template.html."""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jinja2 import Environment
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from walras.calibrate.checking import Report, check
+from walras.calibrate.errors import CalibrationError
+from walras.calibrate.problem import Problem
+from walras.calibrate.reporting import contents, plots, tables
+from walras.calibrate.reporting.numbers import listed, number, percent
+from walras.calibrate.reporting.style import without_screen
+
+_DPI = 130
+_LONG = 400  # rows beyond which the last ones are shown once more
+_LAST = 200
+
+
+def render(problem: Problem, tree: xr.DataTree, comparison, story: Sequence[Sequence[Any]]) -> str:
+    """The page as HTML."""
+    with without_screen():
+        prior = contents.prior_draws(problem, tree)
+        judged = check(problem, tree)
+        context = {
+            **_headline(problem, judged),
+            "notes": json.loads(tree.attrs.get("notes", "[]")),
+            "story": [_story_section(section) for section in story],
+            "fit": _fit(problem, tree),
+            "paths": _paths(problem, tree),
+            "priors": _priors(problem, tree, prior),
+            "predictive": _predictive(problem, tree),
+            "derived": tables.derived(tree, contents.derived(problem, tree)),
+            "scores": _scores(comparison),
+            "parameters": tables.parameters(problem, tree, prior),
+            "parameter_columns": tables.PARAMETER_COLUMNS,
+            "fixed": tables.fixed(problem),
+            "checks": tables.checks(judged),
+            "chains": _chains(problem, tree),
+            "provenance": _provenance(problem),
+            "run": _run(tree),
+            "specification": json.dumps(json.loads(tree.attrs["problem"]), indent=2, ensure_ascii=False),
+        }
+    template = files(__package__).joinpath("template.html").read_text(encoding="utf-8")
+    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(context)
+
+
+def _embed(figure: Figure, says: str, close: bool = True) -> dict[str, str]:
+    """A figure as the source of an image, with the words that stand for it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    if close:
+        plt.close(figure)
+    return {"source": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), "says": says}
+
+
+def _headline(problem: Problem, judged: Report) -> dict[str, Any]:
+    attrs, registered = problem.data.attrs, problem.registered
+    asking = [found for found in judged.checks if found.verdict != "pass"]
+    return {
+        "data_name": str(attrs.get("name", "data")),
+        "market": problem.to_json()["market"],
+        "summary": registered.summary if registered else "",
+        "observation": type(problem.observation).__name__,
+        "target": contents.target(problem),
+        "rows": number(len(problem.data)),
+        "verdict": judged.verdict,
+        "asking": [{"name": c.name, "remedy": c.remedy, "verdict": c.verdict} for c in asking],
+        "judged": len(judged.checks),
+    }
+
+
+def _story_section(section: Sequence[Any]) -> dict[str, Any]:
+    if not 2 <= len(section) <= 3:
+        raise CalibrationError(f"story has a section of {len(section)} parts: give (heading, body) or (heading, body, figure)")
+    heading, body, figure = (*section, None)[:3]
+    blocks = body if isinstance(body, list | tuple) else [body]
+    image = None if figure is None else _embed(figure, str(heading), close=False)
+    return {"heading": heading, "blocks": [part for block in blocks for part in _story_block(block)], "image": image}
+
+
+def _story_block(block) -> list[dict[str, Any]]:
+    if isinstance(block, pd.DataFrame):
+        return [{"table": tables.from_frame(block)}]
+    if isinstance(block, Markup):
+        return [{"html": block}]
+    return [{"text": paragraph} for paragraph in str(block).split("\n\n") if paragraph.strip()]
+
+
+def _fit(problem: Problem, tree: xr.DataTree) -> dict[str, Any]:
+    name = contents.target(problem)
+    if name not in tree["observed_data"]:
+        return {"images": [], "inside": {}}
+    images = [_embed(plots.plot_fit(problem, tree).get_figure(root=True), f"{name} and its one-step-ahead bands")]
+    if len(problem.data) > _LONG:
+        last = plots.plot_fit(problem, tree, rows=slice(-_LAST, None))
+        images.append(_embed(last.get_figure(root=True), f"the last {_LAST} rows"))
+    inside = {f"{100 * p:.0f} %": percent(share) for p, share in contents.coverage(tree, name).items()}
+    return {"images": images, "inside": inside}
+
+
+def _paths(problem: Problem, tree: xr.DataTree) -> list[dict[str, str]]:
+    return [_embed(plots.plot_path(problem, tree, name), name) for name in contents.paths(problem, tree)]
+
+
+def _priors(problem: Problem, tree: xr.DataTree, prior: xr.Dataset) -> dict[str, Any]:
+    images = []
+    if contents.short(problem, tree):
+        images.append(_embed(plots.plot_prior_posterior(problem, tree), "prior and posterior of each parameter"))
+    for name in problem.sampled:
+        if contents.size(tree["posterior"][name]) > contents.MANY:
+            images.append(_embed(plots.plot_long_vector(problem, tree, name), f"prior and posterior of {name}"))
+    silent = contents.unmoved(problem, tree, prior)
+    return {"images": images, "silent": listed(silent) if silent else ""}
+
+
+def _predictive(problem: Problem, tree: xr.DataTree) -> dict[str, Any]:
+    names = contents.replicated(tree)
+    odd = [
+        f"the {statistic} of {name} (p {'<' if p < 0.5 else '>'} {0.01 if p < 0.5 else 0.99})"
+        for name in names
+        for statistic, p in contents.replication_p(tree, name).items()
+        if not 0.01 <= p <= 0.99
+    ]
+    series = [{"name": n, "image": _embed(plots.plot_replications(tree, n), f"simulated and observed {n}")} for n in names]
+    errors = None
+    if contents.target(problem) in tree["observed_data"]:
+        errors = _embed(plots.plot_forecast_errors(tree), "one-step-ahead errors")
+    return {"series": series, "odd": listed(odd) if odd else "", "errors": errors}
+
+
+def _scores(comparison) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    return {"table": tables.from_frame(comparison.table), "text": getattr(comparison, "text", "")}
+
+
+def _chains(problem: Problem, tree: xr.DataTree) -> dict[str, Any] | None:
+    if not contents.short(problem, tree):
+        return None
+    trace, ranks = plots.plot_chains(problem, tree)
+    images = [_embed(trace, "traces of the chains"), _embed(ranks, "ranks of the chains' draws")]
+    return {"images": images, "divergences": int(tree["sample_stats"]["diverging"].sum())}
+
+
+def _provenance(problem: Problem) -> dict[str, Any]:
+    described = ("source", "licence", "notes", "form", "time_unit", "period")
+    attrs = problem.data.attrs
+    facts = [(name.replace("_", " "), str(attrs[name])) for name in described if attrs.get(name) not in (None, "")]
+    return {"facts": facts, "columns": tables.columns(problem)}
+
+
+def _run(tree: xr.DataTree) -> list[tuple[str, str]]:
+    """How the run came about, from the attributes that every fit records."""
+    attrs, posterior = tree.attrs, tree["posterior"]
+    sampler = json.loads(attrs.get("sampler", "{}"))
+    packages = json.loads(attrs.get("versions", "{}"))
+    seconds = [f"{float(attrs[k]):.1f} s {what}" for k, what in _TIMINGS if k in attrs]
+    facts = [
+        ("draws", f"{posterior.sizes['chain']} chains × {number(int(posterior.sizes['draw']))} draws"),
+        ("sampler", ", ".join(f"{name} {value}" for name, value in sampler.items() if name != "kind")),
+        ("key", attrs.get("key", "")),
+        ("time", ", ".join(seconds)),
+        ("versions", ", ".join(f"{name} {value}" for name, value in packages.items())),
+        ("digest", attrs["digest"]),
+        ("gradient evaluations a draw", _steps(tree)),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+_TIMINGS = (("compile_seconds", "to compile"), ("sample_seconds", "to sample"))
+
+
+def _steps(tree: xr.DataTree) -> str:
+    statistics = tree["sample_stats"]
+    return number(float(np.mean(statistics["n_steps"].to_numpy()))) if "n_steps" in statistics else ""

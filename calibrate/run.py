@@ -1,0 +1,164 @@
+"""Run directories: a fit on disk, with the specification that made it."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import arviz as az
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from walras import data
+from walras.calibrate import registry
+from walras.calibrate.checking import Report, check
+from walras.calibrate.comparing import Comparison, compare, rolling_scores
+from walras.calibrate.errors import CalibrationError
+from walras.calibrate.predictive import forecast, posterior_predictive
+from walras.calibrate.problem import Problem
+from walras.calibrate.samplers import NUTS
+from walras.calibrate.spec import Spec
+from walras.calibrate.tree import load, save
+
+CREDIBLE = 0.9  # the probability of the intervals in tables
+
+
+def summary(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
+    """The posterior table: parameters, then quantities derived from them; 90 % equal-tailed intervals."""
+    posterior = tree["posterior"]
+    rows = {"time", "row", "grid"}
+    derived = [n for n in posterior.data_vars if n not in problem.latent and not rows & set(posterior[n].dims)]
+    names = [*problem.sampled, *derived]
+    return az.summary(tree, var_names=names, ci_kind="eti", ci_prob=CREDIBLE, round_to="none")
+
+
+def build(spec: Spec) -> tuple[Problem, NUTS]:
+    """The problem and the sampler of a specification."""
+    frame = _frame(spec)
+    market = registry.market(spec.market.name)
+    observation = _with(market.observation, spec.observation, "observation")
+    priors = {name: value if isinstance(value, float) else value.prior() for name, value in spec.priors.items()}
+    return Problem(spec.market.name, frame, observation, {**spec.market.fixed, **priors}), _with(NUTS, spec.sampler, "sampler")
+
+
+def _with(kind, options, table):
+    """An instance of a dataclass with these options; an unknown one is a sentence."""
+    known = [field.name for field in fields(kind)]
+    for name in options:
+        if name not in known:
+            raise CalibrationError(f"{table} has the unknown option {name!r}: known are {', '.join(known)}")
+    return kind(**options)
+
+
+def _frame(spec: Spec) -> pd.DataFrame:
+    if spec.data.name is not None:
+        return data.load(spec.data.name)
+    options = {key: value for key, value in (("time_unit", spec.data.time_unit),) if value is not None}
+    return data.read(spec.data.path, columns=spec.data.columns, form=spec.data.form, units=spec.data.units, **options)
+
+
+def claim(path: Path) -> Path:
+    """An empty folder for a run. Raises when it holds something already, or cannot be made."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CalibrationError(f"run directory {path} is already used: choose another --out, or remove it")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / ".writable").touch()
+        (path / ".writable").unlink()
+    except OSError as error:
+        raise CalibrationError(f"run directory {path} cannot be written ({error.strerror}): choose another --out") from error
+    return path
+
+
+def write(path: Path, spec: Spec, problem: Problem, tree: xr.DataTree) -> Report:
+    """Write spec.json, posterior.nc, summary.csv and check.json of a fit; returns its checks."""
+    judged = check(problem, tree)
+    record = {
+        "spec": json.loads(spec.model_dump_json()),
+        "problem": problem.to_json(),
+        "digest": problem.digest,
+        "versions": json.loads(tree.attrs["versions"]),
+        "seed": spec.seed,
+    }
+    _write_json(path / "spec.json", record)
+    save(tree, path / "posterior.nc")
+    summary(problem, tree).to_csv(path / "summary.csv")
+    write_checks(path, judged)
+    return judged
+
+
+def read(path: Path) -> tuple[Spec, Problem, xr.DataTree]:
+    """The specification, the problem (its data read again) and the tree of a run directory."""
+    try:
+        record = json.loads((path / "spec.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise CalibrationError(f"{path} is not a run directory ({error}): give the --out of walras fit") from error
+    spec = Spec.model_validate(record["spec"])
+    problem, _ = build(spec)
+    tree = load(path / "posterior.nc")
+    if problem.digest != record["digest"]:
+        raise CalibrationError(f"the data of {path} have changed since it was fitted: fit again, or restore them")
+    return spec, problem, tree
+
+
+def _write_json(path: Path, record: dict):
+    path.write_text(json.dumps(record, indent=2, sort_keys=True, default=_number) + "\n")
+
+
+def _number(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def key_of(spec: Spec, purpose: int = 0) -> jax.Array:
+    """The random key of a specification: 0 for fitting, others for what is simulated afterwards."""
+    return jax.random.fold_in(jax.random.key(spec.seed), purpose)
+
+
+def write_checks(path: Path, judged: Report):
+    _write_json(path / "check.json", judged.to_json())
+
+
+def predict(path: Path, spec: Spec, problem: Problem, tree: xr.DataTree, draws: int) -> pd.DataFrame:
+    """Add replicated series to a run's posterior.nc and write predictions.csv: each row one step ahead, and the next.
+
+    The table has the mean and the 5, 25, 75 and 95 % quantiles of the first target; the next period is last, if the
+    market can be forecast.
+    """
+    extended = posterior_predictive(problem, tree, key=key_of(spec, 1), draws=draws)
+    table = one_step_table(tree)
+    if problem.registered is None or not problem.registered.finite:
+        ahead = forecast(problem, tree, key=key_of(spec, 2))[problem.observation.targets[0]]
+        values = ahead.to_numpy().reshape(-1, ahead.sizes["time"]).T
+        table = pd.concat([table, pd.DataFrame(_quantiles(values), index=pd.Index(ahead["time"], name=table.index.name))])
+    save(extended, path / "posterior.nc")
+    table.to_csv(path / "predictions.csv")
+    return table
+
+
+def one_step_table(tree: xr.DataTree) -> pd.DataFrame:
+    """Mean and quantiles of each row's one-step-ahead predictive law, a mixture of normals over the draws."""
+    one_step = tree["one_step_ahead"]
+    rows = one_step["mean"].dims[-1]
+    mean, scale = (one_step[name].to_numpy().reshape(-1, one_step.sizes[rows]).T for name in ("mean", "scale"))
+    normal = np.random.default_rng(0).standard_normal(mean.shape)  # one draw a posterior draw: quantiles of the mixture
+    return pd.DataFrame(_quantiles(mean + scale * normal), index=pd.Index(one_step[rows], name=rows))
+
+
+def _quantiles(values: np.ndarray) -> dict[str, np.ndarray]:
+    found = np.quantile(values, [0.05, 0.25, 0.75, 0.95], axis=1)
+    return {"mean": values.mean(axis=1), "5 %": found[0], "25 %": found[1], "75 %": found[2], "95 %": found[3]}
+
+
+def compare_runs(paths: list[Path], origins: int) -> Comparison:
+    """Compare runs by name of their directories."""
+    runs = {path.resolve().name: read(path) for path in paths}
+    if len(runs) < len(paths):
+        raise CalibrationError("two of the runs have the same directory name: rename one")
+    rolling = {}
+    for name, (spec, problem, _) in runs.items():
+        rolling[name] = rolling_scores(problem, build(spec)[1], key=key_of(spec), origins=origins)
+    fits = {name: (problem, tree) for name, (_, problem, tree) in runs.items()}
+    return compare(fits, key=jax.random.key(0), origins=origins, rolling=rolling)

@@ -1,0 +1,4 @@
+from walras.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""The report of a toy family, an auction house whose rows have no time, on its page and in its pictures."""
+
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+from markupsafe import Markup
+
+from walras.calibrate import (
+    NUTS,
+    CalibrationError,
+    IndependentRows,
+    Observation,
+    Parameter,
+    Prior,
+    Problem,
+    check,
+    fit,
+    posterior_predictive,
+    prior_predictive,
+)
+from walras.calibrate.reporting import contents, plots, report
+from walras.calibrate.reporting.numbers import listed, number, tick
+from walras.model import Status
+
+ROWS, HOUSES = 60, 25
+HOSTILE = "<script>alert('$x_{')</script>"  # markup for a browser, and mathematics that matplotlib cannot parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bids(Observation):
+    """Bids around a markup on the size of the lot, with an effect for each house."""
+
+    size: str = HOSTILE
+    targets: ClassVar[tuple[str, ...]] = ("bid",)
+
+    def observed(self, frame):
+        return frame[["bid"]].to_numpy()
+
+    def inputs(self, frame):
+        return {"size": frame[self.size].to_numpy(), "house": frame["house"].to_numpy().astype(int)}
+
+    def parameters(self, frame):
+        houses = Prior("Normal", [0.0] * HOUSES, [0.3] * HOUSES, unit="USD", why="houses differ by a few tenths")
+        return {"house": Parameter(houses), "spread": Parameter(Prior("LogNormal", 0.0, 1.5, why="within a factor of 20"))}
+
+    def dimensions(self):
+        return {"house": ["house_name"]}
+
+    def law(self, equilibrium, params, inputs):
+        return IndependentRows(dist.Normal(equilibrium.bid + params["house"][inputs["house"]], params["spread"]))
+
+    def quantities(self, equilibrium, params, inputs):
+        return {"relative_markup": params["markup"] / params["spread"]}
+
+    def notes(self, frame):
+        return [f"Sizes are in the column {self.size}."]
+
+
+def house_market(params, inputs):
+    return SimpleNamespace(bid=params["markup"] * inputs["size"], status=jnp.asarray(Status.solved))
+
+
+def bids(index=None):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({HOSTILE: rng.uniform(1, 2, ROWS), "house": np.arange(ROWS) % HOUSES})
+    frame["bid"] = 2.0 * frame[HOSTILE] + 0.3 * rng.standard_normal(ROWS)
+    frame.loc[3, "bid"] = np.nan
+    frame.index = pd.RangeIndex(ROWS, name="auction") if index is None else index
+    frame.attrs = {"name": "house & sons", "units": {"bid": "USD"}, "source": "simulated"}
+    return frame
+
+
+MARKUP = Prior("Normal", 0.0, 5.0, unit="USD", why="bids are a few times the size")
+SAMPLER = NUTS(chains=2, warmup=100, draws=100, dense_mass=False)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    problem = Problem(house_market, bids(), Bids(), {"markup": MARKUP})
+    return problem, fit(problem, SAMPLER, key=jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def complete(fitted):
+    """The fit with simulated series and prior draws."""
+    problem, tree = fitted
+    tree = posterior_predictive(problem, tree, key=jax.random.key(1), draws=50)
+    tree["prior"] = prior_predictive(problem, key=jax.random.key(2), draws=100)["prior"]
+    return problem, tree
+
+
+@pytest.fixture(scope="module")
+def page(complete, tmp_path_factory):
+    """The text of a report with everything in it."""
+    table = pd.DataFrame({"score": [1.5, np.nan], "best": [True, False]}, index=["<i>ours</i>", "theirs"])
+    story_figure = plt.figure()
+    story = [
+        ("What was found", ["Bids <rise>.\n\nA second paragraph.", Markup("<em>strongly</em>"), table]),
+        ("Beside it", "A picture.", story_figure),
+    ]
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    before = plt.get_fignums()
+    assert report(*complete, path, comparison=SimpleNamespace(table=table, text="Ours is best."), story=story) == path
+    assert plt.get_fignums() == before
+    plt.close(story_figure)
+    assert [found.name for found in path.parent.iterdir()] == ["report.html"]
+    return path.read_text(encoding="utf-8")
+
+
+class _Tags(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    links = [attrs[name] for _, attrs in _Tags(page).tags for name in ("src", "href") if name in attrs]
+    assert links
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert not re.search(r"url\(|@import", page)
+    assert len(page) < 3e6
+
+
+def test_every_link_within_the_page_has_its_section(page):
+    tags = _Tags(page).tags
+    ids = {attrs["id"] for _, attrs in tags if "id" in attrs}
+    assert {attrs["href"][1:] for tag, attrs in tags if tag == "a"} <= ids
+
+
+def test_the_page_tells_parameters_priors_verdict_and_remedies(page, complete):
+    problem, tree = complete
+    text = _Tags(page).text
+    for name in [*problem.sampled, "relative_markup"]:
+        assert name in text
+    for reason in (MARKUP.why, "houses differ by a few tenths", "within a factor of 20"):
+        assert reason in text
+    judged = check(problem, tree)
+    assert ("span", {"class": f"verdict {judged.verdict}"}) in _Tags(page).tags
+    assert judged.verdict != "pass"  # so few draws must be remarked upon
+    for found in judged.checks:
+        assert found.name in text
+        assert found.verdict == "pass" or found.remedy in text
+    assert problem.digest in text and "simulated" in text and "house & sons" in text
+
+
+def test_the_story_and_the_comparison_are_told(page):
+    text = _Tags(page).text
+    for words in ("What was found", "Bids <rise>.", "A second paragraph.", "Ours is best.", "<i>ours</i>", "A picture."):
+        assert words in text
+    assert "<em>strongly</em>" in page
+
+
+def test_names_from_outside_are_escaped(page):
+    assert HOSTILE in _Tags(page).text
+    assert "<script" not in page and "<i>" not in page and "<rise>" not in page
+
+
+def test_a_run_without_prior_and_simulations_is_reported(fitted, tmp_path):
+    path = report(*fitted, tmp_path / "plain.html")
+    assert "posterior_predictive" in path.read_text(encoding="utf-8")
+    assert plt.get_fignums() == []
+
+
+def test_priors_given_as_a_function_are_drawn(fitted):
+    problem, tree = fitted
+
+    def priors():
+        markup = numpyro.sample("markup", dist.Normal(0.0, 5.0))
+        with numpyro.plate("houses", HOUSES):
+            house = numpyro.sample("house", dist.Normal(0.0, 0.3))
+        return {"markup": markup, "house": house, "spread": numpyro.sample("spread", dist.LogNormal(0.0, 1.5))}
+
+    joint = Problem(house_market, problem.data, Bids(), priors)
+    drawn = contents.prior_draws(joint, tree)
+    assert drawn["house"].dims == ("chain", "draw", "house_name")
+    # 2000 draws of a normal with sd 5: its sample sd is within 10 % of it but for one time in 10⁹
+    assert float(drawn["markup"].std()) == pytest.approx(5.0, rel=0.1)
+
+
+def test_rows_with_two_names_are_drawn_in_their_order(fitted):
+    pairs = pd.MultiIndex.from_arrays([np.arange(ROWS) // 2, np.arange(ROWS) % 2], names=["auction", "bidder"])
+    problem = Problem(house_market, bids(pairs), Bids(), {"markup": MARKUP})
+    ax = plots.plot_fit(problem, fitted[1])
+    assert ax.get_xlabel() == "auction × bidder"
+    assert ax.get_ylabel() == "bid (USD)"
+    plt.close(ax.figure)
+
+
+def test_bands_end_where_the_calendar_has_a_gap():
+    days = pd.DatetimeIndex(["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-20"])
+    places = contents.positions(days, 4)
+    x, low, _ = plots._steps(places, np.arange(4.0), np.arange(4.0) + 1)
+    drawn = x[np.isfinite(low)]
+    assert drawn.max() == np.datetime64("2024-01-20T12")
+    assert not ((drawn > np.datetime64("2024-01-03T12")) & (drawn < np.datetime64("2024-01-19T12"))).any()
+    assert np.isnan(low).sum() == 2  # after the third day and after the last
+
+
+def test_a_band_holds_its_share_of_the_mixture(fitted):
+    _, tree = fitted
+    rng = np.random.default_rng(1)
+    one_step = tree["one_step_ahead"].to_dataset().isel(time=0)
+    mean, scale = one_step["mean"].to_numpy().ravel(), one_step["scale"].to_numpy().ravel()
+    low, high = contents.bands(tree)[0.9][:, 0]
+    simulated = rng.normal(mean, scale, (1000, mean.size))
+    # the mixture has 40 points for each draw, which shortens its tails by less than a hundredth
+    assert np.mean((low < simulated) & (simulated < high)) == pytest.approx(0.9, abs=0.01)
+
+
+def test_statistics_of_series_agree_with_numpy():
+    series = np.random.default_rng(0).standard_normal(50).cumsum()
+    found = contents.statistics(series)
+    assert found["standard deviation"] == pytest.approx(series.std())
+    assert 0.5 < found["lag-1 autocorrelation"] < 1.0
+    assert np.isnan(contents.statistics(np.ones(5))["lag-1 autocorrelation"])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234567, "1,234,567"), (-0.04688, "−0.0469"), (2.756e-5, "2.76×10⁻⁵"), (4127.3, "4,130"), (0.9996, "1.00")]
+    + [(999.6, "1,000"), (0.0, "0"), (float("nan"), "–"), (-float("inf"), "−∞"), (1e9, "1.00×10⁹")],
+)
+def test_numbers_have_three_significant_digits(value, text):
+    assert number(value) == text
+
+
+def test_ticks_and_lists_are_short():
+    assert [tick(v) for v in (0.5, 1e-5, 2000.0)] == ["0.5", "10⁻⁵", "2,000"]
+    assert [listed(v) for v in ([], ["a"], ["a", "b", "c"])] == ["none", "a", "a, b and c"]
+
+
+def test_a_folder_that_does_not_exist_is_refused_with_a_remedy(fitted, tmp_path):
+    with pytest.raises(CalibrationError, match="cannot be written .* choose another folder"):
+        report(*fitted, tmp_path / "absent" / "report.html")
+
+
+def test_what_is_not_a_file_is_left_as_it_is(fitted, tmp_path):
+    with pytest.raises(CalibrationError, match="is not a file"):
+        report(*fitted, tmp_path)
+
+
+def test_another_problem_is_refused(fitted, tmp_path):
+    problem, tree = fitted
+    other = Problem(house_market, problem.data, Bids(), {"markup": Prior("Normal", 0.0, 1.0)})
+    with pytest.raises(CalibrationError, match="another problem"):
+        report(other, tree, tmp_path / "report.html")
+
+
+def test_nothing_is_left_behind_when_the_story_is_wrong(fitted, tmp_path):
+    with pytest.raises(CalibrationError, match="story"):
+        report(*fitted, tmp_path / "report.html", story=[("only a heading",)])
+    assert list(tmp_path.iterdir()) == []
+    assert plt.get_fignums() == []
