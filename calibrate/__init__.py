@@ -1,6 +1,7 @@
 """Bayesian calibration of market equilibria: problems, fits, checks, predictions, comparisons and reports."""
 
 from walras.calibrate.checking import check
+from walras.calibrate.comparing import Comparison, compare
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.fitting import fit
 from walras.calibrate.law import IndependentRows, Law, OneStepAhead
@@ -11,12 +12,14 @@ from walras.calibrate.price_formation.stochastic import StochasticPrices
 from walras.calibrate.prior import Parameter, Prior
 from walras.calibrate.problem import Problem
 from walras.calibrate.registry import Market, markets
+from walras.calibrate.reporting import report
 from walras.calibrate.samplers import NUTS
 from walras.calibrate.tree import load, priors, save
 
 __all__ = [
     "NUTS",
     "CalibrationError",
+    "Comparison",
     "ForeseenPrices",
     "IndependentRows",
     "Law",
@@ -28,6 +31,7 @@ __all__ = [
     "Problem",
     "StochasticPrices",
     "check",
+    "compare",
     "fit",
     "forecast",
     "load",
@@ -35,5 +39,6 @@ __all__ = [
     "posterior_predictive",
     "prior_predictive",
     "priors",
+    "report",
     "save",
 ]

@@ -1,5 +1,6 @@
 """Comparing fits by how well they predict: one step ahead, at rolling origins, and leaving one out."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.special import logsumexp
 
 from walras.calibrate import baselines
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.predictive import one_step_scores
+from walras.calibrate.predictive import one_step_densities
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import NUTS, chains
 
@@ -52,11 +54,13 @@ def rolling_scores(problem: Problem, sampler: NUTS, *, key, origins: int = 4, sh
     if not compiled.ready:
         compiled.run(jax.random.split(key, sampler.chains))
     starts, ends = origins_of(len(problem.data), origins, share)
+    refits = [compiled.rerun(problem.observed.at[start:].set(jnp.nan), _REFIT_CHUNKS) for start in starts]
+    latent = {name: np.concatenate([values[name] for values in refits]) for name in problem.latent}
+    densities = one_step_densities(problem, latent).reshape(origins, -1, len(problem.data))
+    scores = logsumexp(densities, axis=1) - np.log(densities.shape[1])
     result = np.full(len(problem.data), np.nan)
-    for start, end in zip(starts, ends, strict=True):
-        values = compiled.rerun(problem.observed.at[start:].set(jnp.nan), _REFIT_CHUNKS)
-        rows = np.arange(start, end)
-        result[rows] = one_step_scores(problem, {name: values[name] for name in problem.latent}, rows)
+    for origin, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        result[start:end] = scores[origin, start:end]
     return result
 
 
@@ -115,9 +119,11 @@ def _loo(tree, target):
     density = tree["log_likelihood"].to_dataset()[[target]]
     rows = density[target].dims[-1]
     kept = density.isel({rows: np.flatnonzero(np.isfinite(density[target]).all(("chain", "draw")).to_numpy())})
-    result = az.loo(
-        xr.DataTree.from_dict({"posterior": tree["posterior"].to_dataset(), "log_likelihood": kept}), pointwise=True
-    )
+    parts = xr.DataTree.from_dict({"posterior": tree["posterior"].to_dataset(), "log_likelihood": kept})
+    with warnings.catch_warnings():
+        # the table says in how many rows the estimate is unreliable
+        warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto")
+        result = az.loo(parts, pointwise=True)
     return float(result.elpd), float((result.pareto_k > 0.7).mean())
 
 

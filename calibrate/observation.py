@@ -22,6 +22,10 @@ class Observation(ABC):
 
     targets: ClassVar[tuple[str, ...]]  # the columns that the law describes; scores are of the first
 
+    def standardised(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The data as every other method wants them, validated; a `Problem` calls this once. As they are by default."""
+        return frame
+
     @abstractmethod
     def inputs(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
         """The arrays that the market and the law take as given. Raises `CalibrationError` for unusable data."""

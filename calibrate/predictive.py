@@ -58,14 +58,13 @@ def pointwise(problem: Problem, values: dict, key) -> dict:
     return jax.tree.map(lambda array: array.reshape(chains, draws, *array.shape[1:]), result)
 
 
-def one_step_scores(problem: Problem, values: dict, rows) -> np.ndarray:
-    """log of the posterior mean one-step-ahead density of the first target at `rows`, given draws (chains, draws, …)."""
+def one_step_densities(problem: Problem, values: dict) -> np.ndarray:
+    """log one-step-ahead density of the first target at each draw and row, (chains · draws, rows); NaN where missing."""
 
     def one(values):
-        return _at(problem, values)[2].one_step_ahead(problem.observed).log_density[rows]
+        return _at(problem, values)[2].one_step_ahead(problem.observed).log_density
 
-    densities = _over_draws(one, _flat(values))
-    return np.asarray(jax.scipy.special.logsumexp(densities, axis=0) - np.log(densities.shape[0]))
+    return _over_draws(one, _flat(values))
 
 
 def latent_values(problem: Problem, tree: xr.DataTree) -> dict[str, np.ndarray]:

@@ -44,9 +44,10 @@ class Problem:
 
     def __post_init__(self):
         require_double_precision()
+        object.__setattr__(self, "data", self.observation.standardised(self.data))
+        _ = self.inputs, self.observed  # before the priors, whose defaults need usable data
         if not callable(self.priors):
             object.__setattr__(self, "priors", MappingProxyType(self._complete(self.priors)))
-        _ = self.inputs, self.observed
 
     def _complete(self, given: Mapping) -> dict[str, Prior | float]:
         """The given priors, checked, with the defaults of the market and of the observation for the rest."""

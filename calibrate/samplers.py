@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -138,10 +138,10 @@ class Chains:
         self._programs: Any = None  # the compiled start and chunk
         self._last: Any = None  # the kernel's state at the end of the last run
 
-    def run(self, keys, progress: Callable[[Progress], None] | None = None) -> Draws:
-        """Warm up and draw from `keys` (chains,)."""
+    def run(self, keys, progress: Callable[[Progress], None] | None = None, observed=None) -> Draws:
+        """Warm up and draw from `keys` (chains,), given the problem's observations or others of the same shape."""
         began = time.perf_counter()
-        data = self._data()
+        data = self._data() if observed is None else {**self._data(), "observed": observed}
         first = self._first_points(keys)
         self._compile(keys, first, data)
         state = self._start(keys, first, data)
@@ -192,8 +192,9 @@ class Chains:
     def _data(self):
         return {"observed": self.problem.observed, "inputs": self.problem.inputs}
 
-    def _first_points(self, keys):
-        """Unconstrained starting values, one for each chain."""
+    @cached_property
+    def _first_points(self):
+        """The compiled function from keys (chains,) to unconstrained starting values, one for each chain."""
 
         def one(key):
             seeded = handlers.substitute(handlers.seed(self._model, key), substitute_fn=self._initial)
@@ -202,7 +203,7 @@ class Chains:
             transforms = {name: biject_to(site["fn"].support) for name, site in sites.items()}
             return transform_fn(transforms, {name: site["value"] for name, site in sites.items()}, invert=True)
 
-        return jax.jit(jax.vmap(one))(keys)
+        return jax.jit(jax.vmap(one))
 
     def _start(self, keys, z, data):
         """The kernel's state at unconstrained points; raises when none of a chain's density is finite there."""

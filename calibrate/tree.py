@@ -59,7 +59,12 @@ def observed_columns(problem: Problem) -> dict[str, np.ndarray]:
 
 def constants(problem: Problem) -> dict[str, np.ndarray]:
     """The data's remaining columns."""
-    return {str(n): problem.data[n].to_numpy() for n in problem.data.columns if n not in problem.observation.targets}
+    return {_variable(n): problem.data[n].to_numpy() for n in problem.data.columns if n not in problem.observation.targets}
+
+
+def _variable(column) -> str:
+    """The name of a column as a variable of a tree, which keeps "/" for its groups."""
+    return str(column).replace("/", "∕")
 
 
 def to_tree(problem: Problem, groups: dict, attrs: dict | None = None) -> xr.DataTree:
@@ -67,7 +72,7 @@ def to_tree(problem: Problem, groups: dict, attrs: dict | None = None) -> xr.Dat
     rows = "time" if problem.data.index.nlevels == 1 else "row"
     times = problem.data.index if problem.data.index.nlevels == 1 else np.arange(len(problem.data))
     dims = {**problem.observation.dimensions()}
-    for name in [*problem.observation.targets, *map(str, problem.data.columns), *_SCORES]:
+    for name in [*problem.observation.targets, *map(_variable, problem.data.columns), *_SCORES]:
         dims.setdefault(name, [rows])
     coords = {rows: np.asarray(times), **problem.observation.coordinates(problem.data)}
     datasets = {}

@@ -88,8 +88,8 @@ def _level(scales):
 
 def _impact(scales):
     # Neither log-normal nor half-normal: where instruments are weak, both leave much of the posterior at no impact at all.
-    why = "a surprise of one standard deviation of supply moves the price by about half of its own, rarely by more than one"
-    return Parameter(Prior("Gamma", 2.0, 2.0 / scales.response, unit=scales.impact_unit, why=why), lower=0.0)
+    why = "a surprise of one standard deviation of supply moves the price by up to two of its own, and not by nothing"
+    return Parameter(Prior("Weibull", 2.0 * scales.response, 1.5, unit=scales.impact_unit, why=why), lower=0.0)
 
 
 def _finite_parameters(observation, frame):
@@ -142,7 +142,7 @@ def _stationary_parameters(observation, frame):
     depreciation = Prior(
         "LogNormal", float(np.log(0.3 / scales.length)), 0.5, unit="1/time", why="stocks last for two to six periods"
     )
-    absorption = Prior("Beta", 2.0, 2.0, why="consumers take about half of a surprise at once, rarely all or nothing")
+    absorption = Prior("Uniform", 0.0, 1.0, why="consumers take anything from none to all of a surprise at once")
     return {
         "price_level": _level(scales),
         "price_impact": _impact(scales),

@@ -42,11 +42,16 @@ class Prices(Observation):
             if value not in allowed:
                 raise CalibrationError(f"observation {option} is {value!r}: choose one of {', '.join(allowed)}")
 
+    def standardised(self, frame: pd.DataFrame) -> pd.DataFrame:
+        # A frame that says it is standard may have been edited since: it is validated too.
+        form = frame.attrs.get("form", "series")
+        if form != "series":
+            raise CalibrationError(f"data are a {form}: prices are observed as a series, give the rows of one market")
+        return standard(frame, form="series")
+
     def series(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame in standard form, with the columns that this observation needs."""
-        frame = frame if "form" in frame.attrs else standard(frame, form="series")
-        if frame.attrs["form"] != "series":
-            raise CalibrationError(f"data are a {frame.attrs['form']}: prices are observed as a series, one market")
+        frame = frame if "form" in frame.attrs else self.standardised(frame)
         needed = [self.price_column, *self.covariates]
         if self.supply != "latent":
             needed.append(self.supply_column)
@@ -110,7 +115,7 @@ class Prices(Observation):
         }
         if self.errors == "ar1":
             found["error_persistence"] = Parameter(
-                Prior("Beta", 2.0, 2.0, why="correlation of the error from one period to the next, away from 0 and 1"),
+                Prior("Uniform", 0.0, 1.0, why="correlation of the error from one period to the next; it does not alternate"),
                 lower=0.0,
                 upper=1.0,
             )

@@ -5,6 +5,7 @@ import json
 
 import arviz as az
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pandas as pd
@@ -16,8 +17,13 @@ from walras.calibrate.prior import Prior
 from walras.calibrate.problem import Problem
 
 MANY = 20  # elements beyond which a vector is drawn as a whole rather than one by one
-_BAND_DRAWS = 400
+_BAND_DRAWS = 200
+_GOLDEN = (5**0.5 - 1) / 2
 _DRAWS = ("chain", "draw")
+
+
+def posterior(tree: xr.DataTree) -> xr.Dataset:
+    return tree["posterior"].to_dataset()
 
 
 def target(problem: Problem) -> str:
@@ -31,23 +37,23 @@ def size(variable: xr.DataArray) -> int:
 
 def short(problem: Problem, tree: xr.DataTree) -> list[str]:
     """The sampled parameters whose elements can be drawn one by one."""
-    return [name for name in problem.sampled if size(tree["posterior"][name]) <= MANY]
+    return [name for name in problem.sampled if size(posterior(tree)[name]) <= MANY]
 
 
 def unsampled(problem: Problem, tree: xr.DataTree) -> list[str]:
-    return [str(name) for name in tree["posterior"].data_vars if name not in problem.latent]
+    return [str(name) for name in posterior(tree).data_vars if name not in problem.latent]
 
 
 def paths(problem: Problem, tree: xr.DataTree) -> list[str]:
     """Reconstructed series: what was neither sampled nor observed, over the rows of the data or a long dimension."""
     rows = set(tree["observed_data"].dims)
-    posterior = tree["posterior"]
+    draws = posterior(tree)
 
     def is_path(variable):
         own = [d for d in variable.dims if d not in _DRAWS]
         return len(own) == 1 and (own[0] in rows or size(variable) > MANY) and _uncertain(variable)
 
-    return [name for name in unsampled(problem, tree) if is_path(posterior[name])]
+    return [name for name in unsampled(problem, tree) if is_path(draws[name])]
 
 
 def _uncertain(variable) -> bool:
@@ -58,8 +64,8 @@ def _uncertain(variable) -> bool:
 def derived(problem: Problem, tree: xr.DataTree) -> list[str]:
     """Quantities that follow from the parameters, such as an elasticity."""
     rows = set(tree["observed_data"].dims)
-    posterior = tree["posterior"]
-    return [n for n in unsampled(problem, tree) if not rows & set(posterior[n].dims) and size(posterior[n]) <= MANY]
+    draws = posterior(tree)
+    return [n for n in unsampled(problem, tree) if not rows & set(draws[n].dims) and size(draws[n]) <= MANY]
 
 
 def elements(variable: xr.DataArray) -> list[str]:
@@ -74,9 +80,9 @@ def summaries(tree: xr.DataTree, names: list[str]) -> dict[str, pd.DataFrame]:
         return {}
     table = az.summary(tree, var_names=names, ci_kind="eti", ci_prob=0.9, round_to="none").astype(float)
     table = table.rename(columns={"eti90_lb": "low", "eti90_ub": "high"})
-    posterior, found, first = tree["posterior"], {}, 0
+    draws, found, first = posterior(tree), {}, 0
     for name in names:
-        labels = elements(posterior[name])
+        labels = elements(draws[name])
         found[name] = table.iloc[first : first + len(labels)].set_axis(labels)
         first += len(labels)
     return found
@@ -86,11 +92,11 @@ def prior_draws(problem: Problem, tree: xr.DataTree, draws: int = 2000) -> xr.Da
     """Draws of the sampled parameters from their prior: the tree's own, or drawn here with the key of the run."""
     if "prior" in tree.children:
         return tree["prior"].to_dataset()[problem.sampled]
-    key = jax.random.wrap_key_data(np.asarray(json.loads(tree.attrs["key"]), np.uint32))
+    key = jax.random.wrap_key_data(jnp.asarray(json.loads(tree.attrs["key"]), jnp.uint32))
     values = Predictive(_prior_program(problem), num_samples=draws, parallel=True)(key)
-    posterior = tree["posterior"].to_dataset()[problem.sampled]
-    coords = {name: posterior[name] for name in posterior.coords if name not in _DRAWS}
-    return xr.Dataset({n: (posterior[n].dims, np.asarray(values[n])[None]) for n in problem.sampled}, coords)
+    fitted = posterior(tree)[problem.sampled]
+    coords = {name: fitted[name] for name in fitted.coords if name not in _DRAWS}
+    return xr.Dataset({n: (fitted[n].dims, np.asarray(values[n])[None]) for n in problem.sampled}, coords)
 
 
 def _prior_program(problem: Problem):
@@ -122,9 +128,10 @@ def unmoved(problem: Problem, tree: xr.DataTree, prior: xr.Dataset) -> list[str]
     """Elements whose posterior 90 % interval is nearly as long as their prior's: the data say little about them."""
     found = []
     for name in problem.sampled:
-        before, after = prior[name], tree["posterior"][name]
+        before, after = prior[name], posterior(tree)[name]
         logs = wide(before, after)
-        lengths = [np.diff(_ends(np.log(v) if logs else v), axis=0).ravel() for v in (before, after)]
+        ends = [_ends(v) for v in (before, after)]
+        lengths = [np.diff(np.log(e) if logs else e, axis=0).ravel() for e in ends]
         shares = lengths[1] / np.where(lengths[0] > 0, lengths[0], np.inf)
         labels = [f"{name}[{label}]" if label else name for label in elements(after)]
         found += [label for label, share in zip(labels, shares, strict=True) if share > 0.8]
@@ -139,11 +146,13 @@ def bands(tree: xr.DataTree, probabilities=(0.5, 0.9)) -> dict[float, np.ndarray
     """One-step-ahead intervals (2, rows) by probability: quantiles of a mixture of normals, one for each draw."""
     one_step = tree["one_step_ahead"].to_dataset().stack(sample=_DRAWS)
     kept = np.linspace(0, one_step.sizes["sample"] - 1, min(_BAND_DRAWS, one_step.sizes["sample"])).astype(int)
-    mean = one_step["mean"].to_numpy()[:, kept, None]
-    scale = one_step["scale"].to_numpy()[:, kept, None]
-    points = scipy.stats.norm.ppf((np.arange(40) + 0.5) / 40)
+    mean, scale = (one_step[name].to_numpy()[:, kept, None] for name in ("mean", "scale"))
+    # each normal is stood for by one point in each tenth of its mass, elsewhere in the tenth from draw to draw
+    places = (np.arange(kept.size) + 0.5) * _GOLDEN % 1.0
+    points = scipy.stats.norm.ppf((np.arange(10) + places[:, None]) / 10)
     mixture = (mean + scale * points).reshape(mean.shape[0], -1)
-    return {p: np.quantile(mixture, [(1 - p) / 2, (1 + p) / 2], axis=1) for p in probabilities}
+    ends = [end for p in probabilities for end in ((1 - p) / 2, (1 + p) / 2)]
+    return dict(zip(probabilities, np.quantile(mixture, ends, axis=1).reshape(-1, 2, mean.shape[0]), strict=True))
 
 
 def coverage(tree: xr.DataTree, name: str) -> dict[float, float]:

@@ -101,10 +101,14 @@ def _fit(problem: Problem, tree: xr.DataTree) -> dict[str, Any]:
     name = contents.target(problem)
     if name not in tree["observed_data"]:
         return {"images": [], "inside": {}}
-    images = [_embed(plots.plot_fit(problem, tree).get_figure(root=True), f"{name} and its one-step-ahead bands")]
+    shown = {f"{name} and its one-step-ahead bands": slice(None)}
     if len(problem.data) > _LONG:
-        last = plots.plot_fit(problem, tree, rows=slice(-_LAST, None))
-        images.append(_embed(last.get_figure(root=True), f"the last {_LAST} rows"))
+        shown[f"the last {_LAST} rows"] = slice(-_LAST, None)
+    images = []
+    for says, rows in shown.items():
+        figure, ax = plt.subplots(figsize=(plots.WIDTH, 3.6))
+        plots.plot_fit(problem, tree, ax, rows)
+        images.append(_embed(figure, says))
     inside = {f"{100 * p:.0f} %": percent(share) for p, share in contents.coverage(tree, name).items()}
     return {"images": images, "inside": inside}
 
@@ -117,9 +121,8 @@ def _priors(problem: Problem, tree: xr.DataTree, prior: xr.Dataset) -> dict[str,
     images = []
     if contents.short(problem, tree):
         images.append(_embed(plots.plot_prior_posterior(problem, tree), "prior and posterior of each parameter"))
-    for name in problem.sampled:
-        if contents.size(tree["posterior"][name]) > contents.MANY:
-            images.append(_embed(plots.plot_long_vector(problem, tree, name), f"prior and posterior of {name}"))
+    long = [name for name in problem.sampled if name not in contents.short(problem, tree)]
+    images += [_embed(plots.plot_long_vector(problem, tree, n), f"prior and posterior of {n}") for n in long]
     silent = contents.unmoved(problem, tree, prior)
     return {"images": images, "silent": listed(silent) if silent else ""}
 
@@ -150,7 +153,7 @@ def _chains(problem: Problem, tree: xr.DataTree) -> dict[str, Any] | None:
         return None
     trace, ranks = plots.plot_chains(problem, tree)
     images = [_embed(trace, "traces of the chains"), _embed(ranks, "ranks of the chains' draws")]
-    return {"images": images, "divergences": int(tree["sample_stats"]["diverging"].sum())}
+    return {"images": images, "divergences": int(np.sum(tree["sample_stats"]["diverging"].to_numpy()))}
 
 
 def _provenance(problem: Problem) -> dict[str, Any]:

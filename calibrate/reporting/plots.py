@@ -9,6 +9,7 @@ import xarray as xr
 from arviz_base.labels import BaseLabeller
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from walras.calibrate.checking import forecast_transforms
@@ -32,8 +33,9 @@ def plot_fit(problem: Problem, tree: xr.DataTree, ax: Axes | None = None, rows: 
     name = contents.target(problem)
     observed = tree["observed_data"][name].to_numpy()
     places = contents.positions(problem.data.index, observed.size)[rows]
-    _draw_bands(ax, places, {p: band[:, rows] for p, band in contents.bands(tree).items()})
-    low, high = contents.bands(tree)[0.9][:, rows]
+    bands = {p: band[:, rows] for p, band in contents.bands(tree).items()}
+    _draw_bands(ax, places, bands)
+    low, high = bands[0.9]
     outside = (observed[rows] < low) | (observed[rows] > high)
     dot = {"marker": "o", "linestyle": "none", "markersize": 4 if places.size <= 250 else 1.5}
     ax.plot(places[~outside], observed[rows][~outside], color=INK, label="observed", **dot)
@@ -49,7 +51,7 @@ def plot_path(problem: Problem, tree: xr.DataTree, name: str) -> Figure:
 
     A series over the rows of the data is drawn over that column; one on a grid of its own above it.
     """
-    path = tree["posterior"][name]
+    path = contents.posterior(tree)[name]
     dimension = next(d for d in path.dims if d not in ("chain", "draw"))
     column = contents.column_of(problem, name)
     over_rows = dimension in tree["observed_data"].dims
@@ -75,7 +77,7 @@ def plot_prior_posterior(problem: Problem, tree: xr.DataTree) -> Figure:
 
     Axes are logarithmic, and densities are of the logarithm, where a linear axis would show nothing.
     """
-    prior, posterior = contents.prior_draws(problem, tree), tree["posterior"].to_dataset()
+    prior, posterior = contents.prior_draws(problem, tree), contents.posterior(tree)
     names = contents.short(problem, tree)
     logs = {name for name in names if contents.wide(prior[name], posterior[name])}
     groups = {
@@ -100,7 +102,7 @@ def plot_prior_posterior(problem: Problem, tree: xr.DataTree) -> Figure:
 @styled
 def plot_long_vector(problem: Problem, tree: xr.DataTree, name: str) -> Figure:
     """Means and 90 % intervals of the elements of a long vector parameter, over the prior's."""
-    posterior, prior = tree["posterior"][name], contents.prior_draws(problem, tree)[name]
+    posterior, prior = contents.posterior(tree)[name], contents.prior_draws(problem, tree)[name]
     labels = contents.elements(posterior)
     places = np.arange(len(labels))
     figure, ax = plt.subplots(figsize=(WIDTH, 3.0))
@@ -121,7 +123,7 @@ def plot_chains(problem: Problem, tree: xr.DataTree) -> tuple[Figure, Figure]:
 
     The first parameters, to 24 panels; vectors of more than twenty elements are left out.
     """
-    posterior = tree["posterior"].to_dataset()
+    posterior = contents.posterior(tree)
     names = contents.short(problem, tree)
     while len(names) > 1 and sum(contents.size(posterior[n]) for n in names) > _TRACES:
         names = names[:-1]
@@ -197,8 +199,8 @@ def _transforms(ax, scores):
 
 
 def _normal_scores(ax, scores):
-    expected, ordered = scipy.stats.probplot(scores, fit=False)
-    ends = [min(expected[0], ordered[0]), max(expected[-1], ordered[-1])] if scores.size else [0, 1]
+    expected, ordered = np.asarray(scipy.stats.probplot(scores, fit=False))
+    ends = [np.minimum(expected, ordered).min(), np.maximum(expected, ordered).max()] if scores.size else [0, 1]
     ax.plot(ends, ends, color=SOFT, linewidth=0.8)
     ax.plot(expected, ordered, "o", color=POSTERIOR, markersize=3)
     ax.set_title("Errors in standard deviations, ordered")
@@ -251,7 +253,7 @@ def _finish(ax, xlabel, ylabel):
 
 def _index_label(problem) -> str:
     index = problem.data.index
-    name = " × ".join(str(n) for n in index.names if n is not None) or "row"
+    name = " × ".join(str(n) for n in index.names if n is not None) or ("date" if _dated(index) else "row")
     unit = problem.data.attrs.get("time_unit", "") if index.nlevels == 1 and not _dated(index) else ""
     return f"{name} ({unit})" if unit else name
 
@@ -285,16 +287,16 @@ def _dress_density(ax, logarithmic):
 
 def _middle(prior, posterior):
     """The range of the posterior and of the middle 99 % of the prior, whose far tails would squeeze the picture."""
-    x, density = prior.get_data()
+    x, density, places = (np.asarray(a) for a in (prior.get_xdata(), prior.get_ydata(), posterior.get_xdata()))
     share = np.cumsum(density) / np.sum(density)
     low, high = np.interp([0.005, 0.995], share, x)
-    return min(low, posterior.get_xdata().min()), max(high, posterior.get_xdata().max())
+    return min(float(low), float(places.min())), max(float(high), float(places.max()))
 
 
 def _relegend(figure, labels, colours):
     for legend in list(figure.legends):
         legend.remove()
-    handles = [plt.Line2D([], [], color=colour, linewidth=5, alpha=0.6) for colour in colours]
+    handles = [Line2D([], [], color=colour, linewidth=5, alpha=0.6) for colour in colours]
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     return figure
 

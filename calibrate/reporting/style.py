@@ -1,8 +1,10 @@
 """How the pictures look."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -13,7 +15,7 @@ POSTERIOR, PALE, MIDDLE = "#1f6f8b", "#cfe3ea", "#8fbfcf"
 PRIOR, ALERT = "#9aa3ad", "#c4472f"
 CHAINS = ("#1f6f8b", "#d08c2c", "#6a8d4e", "#8a5a83", "#4f5d75", "#b0563f")
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "savefig.facecolor": "white",
@@ -57,7 +59,9 @@ def without_screen() -> Iterator[None]:
     before = mpl.get_backend()
     plt.switch_backend("agg")
     try:
-        with plt.rc_context(STYLE):
+        with plt.rc_context(STYLE), warnings.catch_warnings():
+            # names in scripts that the font lacks are drawn as boxes; the page's own text has them right
+            warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
             yield
     finally:
         plt.switch_backend(before)

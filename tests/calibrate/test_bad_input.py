@@ -6,12 +6,12 @@ import pytest
 from simulated import series
 
 from walras import WalrasError
-from walras.calibrate import NUTS, CalibrationError, ForeseenPrices, Prior, Problem, StochasticPrices, load
+from walras.calibrate import NUTS, CalibrationError, Prior, Problem, StochasticPrices, load
 from walras.data import standard
 
 
 def raw(rows=12):
-    """A user's own frame, not yet in standard form."""
+    """A standard frame that its user goes on to edit."""
     return series(rows).reset_index()
 
 
@@ -70,10 +70,6 @@ CASES = {
     "a supply without values": (
         lambda: stationary(raw().assign(supply=np.nan)),
         ["'supply' has no value", "use supply='latent'"],
-    ),
-    "two rows in one period of a finite game": (
-        lambda: Problem("price_formation", series(4, times=[0.0, 1.0, 2.5, 3.75]), ForeseenPrices()),
-        ["irregular", "use the stationary market"],
     ),
     "a panel for a series": (
         lambda: stationary(standard(pd.concat([raw().assign(market=m) for m in "AB"]), form="panel")),

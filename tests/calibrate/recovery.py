@@ -1,0 +1,48 @@
+"""How often posterior intervals cover truths that were drawn from the prior."""
+
+import jax
+import numpy as np
+from numpyro import handlers
+
+from walras.calibrate import NUTS, Problem, prior_predictive
+from walras.calibrate.samplers import Chains
+
+LEVEL = 0.9
+
+
+def coverage(problem: Problem, sampler: NUTS, *, key, replications: int, fitted: Problem | None = None) -> dict[str, float]:
+    """Share of `replications` in which each quantity lies in its central 90 % posterior interval.
+
+    A vector's share is over its entries too. Data are simulated by `problem` and refitted by `fitted` (the same unless
+    said), whose program is compiled once. With latent supply, `supply_path` is the simulated supply.
+    """
+    fitted = fitted or problem
+    truth_key, fit_key, path_key = jax.random.split(key, 3)
+    simulated = prior_predictive(problem, key=truth_key, draws=replications)
+    tables = np.stack([simulated["prior_predictive"][name][0] for name in problem.observation.targets], -1)
+    shown = np.where(np.isnan(problem.observed)[None], np.nan, tables)
+    truths = {name: simulated["prior"][name].to_numpy()[0] for name in problem.latent}
+    if problem.observation.supply == "latent":
+        path = simulated["prior"].get("supply_path")
+        truths["supply_path"] = tables[..., 1] if path is None else path.to_numpy()[0]
+    chains = Chains(fitted, sampler)
+    reconstruct = jax.jit(jax.vmap(lambda values, key, table: supply_of(fitted, values, key, table), in_axes=(0, 0, None)))
+    inside = {name: [] for name in truths}
+    for number, (key, table) in enumerate(zip(jax.random.split(fit_key, replications), shown, strict=True)):
+        draws = chains.run(jax.random.split(key, sampler.chains), observed=table).values
+        draws = {name: array.reshape(-1, *array.shape[2:]) for name, array in draws.items()}
+        if "supply_path" in truths and "supply_path" not in draws:
+            latent = {name: draws[name] for name in fitted.latent}
+            keys = jax.random.split(jax.random.fold_in(path_key, number), len(next(iter(latent.values()))))
+            draws["supply_path"] = np.asarray(reconstruct(latent, keys, table))
+        for name, truth in truths.items():
+            low, high = np.quantile(draws[name], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=0)
+            inside[name].append(np.mean((low <= truth[number]) & (truth[number] <= high)))
+    return {name: float(np.mean(shares)) for name, shares in inside.items()}
+
+
+def supply_of(problem, values, key, table):
+    """A draw of the supply path given one draw of the parameters and the observations."""
+    with handlers.substitute(data=values), handlers.seed(rng_seed=0):
+        law = problem.forward(problem.inputs)[2]
+    return law.reconstruct(key, table)["supply_path"]

@@ -1,0 +1,176 @@
+"""The command line on a small fit, and every bad input it must answer in one sentence with exit code 2."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from walras import cli
+
+SPEC = """
+seed = 3
+[data]
+path = "prices.csv"
+columns = {time = "day", price = "p", supply = "q"}
+[market]
+name = "price_formation"
+[sampler]
+chains = 2
+warmup = 100
+draws = 100
+chunk = 50
+"""
+
+
+def prices_csv(folder, rows=40):
+    lines = ["day,p,q"]
+    for day in range(rows):
+        lines.append(f"{day},{2.0 + 0.3 * ((day * 7) % 5) - 0.1 * ((day * 3) % 4)},{10 + (day * 5) % 7}")
+    path = folder / "prices.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def walras(monkeypatch, capsys):
+    """Run the command line in this process; returns (exit code, what it said)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["walras", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, " ".join((captured.out + captured.err).split())
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    prices_csv(tmp_path)
+    (tmp_path / "spec.toml").write_text(SPEC)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A finished run directory."""
+    folder = tmp_path_factory.mktemp("cli")
+    prices_csv(folder)
+    (folder / "spec.toml").write_text(SPEC)
+    argv, sys.argv = sys.argv, ["walras", "fit", str(folder / "spec.toml"), "--out", str(folder / "run")]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        assert not stop.code
+    finally:
+        sys.argv = argv
+    return folder / "run"
+
+
+def test_a_run_directory_holds_everything(fitted):
+    assert {path.name for path in fitted.iterdir()} == {"spec.json", "posterior.nc", "summary.csv", "check.json", "report.html"}
+    judged = json.loads((fitted / "check.json").read_text())
+    assert judged["verdict"] in ("pass", "warn", "fail")
+    assert {"r_hat", "ess_bulk", "divergences", "solver_failures", "checks"} <= set(judged)
+    assert {"name", "verdict", "value", "remedy"} == set(judged["checks"][0])
+    recorded = json.loads((fitted / "spec.json").read_text())
+    assert recorded["seed"] == 3 and {"digest", "versions", "problem", "spec"} <= set(recorded)
+
+
+def test_a_run_can_be_checked_predicted_and_reported(fitted, walras):
+    code, said = walras("check", fitted)
+    assert code == (1 if json.loads((fitted / "check.json").read_text())["verdict"] == "fail" else 0)
+    assert "checks:" in said
+    code, said = walras("predict", fitted, "--draws", 5)
+    assert code == 0 and (fitted / "predictions.csv").is_file()
+    code, said = walras("report", fitted)
+    assert code == 0 and "report.html" in said
+
+
+def test_runs_are_compared_with_baselines(fitted, walras):
+    code, said = walras("compare", fitted, "--origins", 2)
+    assert code == 0 and "last price" in said and "lagged regression" in said
+
+
+def test_a_used_run_directory_is_refused_and_kept(fitted, walras):
+    before = {path.name: path.stat().st_mtime_ns for path in fitted.iterdir()}
+    code, said = walras("fit", fitted.parent / "spec.toml", "--out", fitted)
+    assert code == 2 and "already used" in said
+    assert before == {path.name: path.stat().st_mtime_ns for path in fitted.iterdir()}
+
+
+def test_a_truncated_posterior_is_refused(fitted, walras, tmp_path):
+    copied = tmp_path / "run"
+    copied.mkdir()
+    for path in fitted.iterdir():
+        (copied / path.name).write_bytes(path.read_bytes())
+    whole = (copied / "posterior.nc").read_bytes()
+    (copied / "posterior.nc").write_bytes(whole[: len(whole) // 2])
+    code, said = walras("check", copied)
+    assert code == 2 and "posterior.nc" in said and "truncated" in said
+
+
+def test_changed_data_are_noticed(fitted, walras):
+    source = fitted.parent / "prices.csv"
+    original = source.read_text()
+    try:
+        source.write_text(original.replace("\n5,", "\n5,9", 1))
+        code, said = walras("check", fitted)
+    finally:
+        source.write_text(original)
+    assert code == 2 and "changed" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('price = "p"', 'price = "nothing"', "nothing"),
+        ('name = "price_formation"', 'name = "price_formatoin"', "price_formation"),
+        ("chains = 2", "chains = 0", "chains"),
+        ("chains = 2", "chaims = 2", "chaims"),
+        ("[sampler]", "[observation]\nsuply = 'known'\n[sampler]", "suply"),
+        ("[sampler]", "[priors]\ncolour = 1.0\n[sampler]", "colour"),
+        ("[sampler]", "[priors]\ntrading_cost = {family='Normal', args=[0.0, 1.0]}\n[sampler]", "trading_cost"),
+        ("[sampler]", "[priors]\ntrading_cost = {family='Nrmal', args=[0.0, 1.0]}\n[sampler]", "Nrmal"),
+        ("seed = 3", "seed = 'three'", "seed"),
+        ("seed = 3", "sed = 3", "sed"),
+        ("[market]", "[market", "TOML"),
+        ('path = "prices.csv"', 'path = "prices.csv"\nname = "fulton_fish"', "either"),
+    ],
+)
+def test_a_wrong_specification_ends_in_a_sentence(folder, walras, old, new, says):
+    assert old in SPEC
+    (folder / "spec.toml").write_text(SPEC.replace(old, new))
+    code, said = walras("fit", folder / "spec.toml", "--out", folder / "run")
+    assert code == 2 and said.startswith("error:") and says in said
+    assert not (folder / "run" / "posterior.nc").exists()
+
+
+def test_a_missing_specification_and_an_unwritable_folder(folder, walras):
+    code, said = walras("fit", folder / "absent.toml", "--out", folder / "run")
+    assert code == 2 and "absent.toml" in said
+    code, said = walras("fit", folder / "spec.toml", "--out", folder / "prices.csv" / "run")
+    assert code == 2 and "cannot be written" in said
+
+
+def test_something_that_is_not_a_run(folder, walras):
+    code, said = walras("report", folder)
+    assert code == 2 and "not a run directory" in said
+
+
+def test_data_are_listed_and_shown(walras):
+    code, said = walras("data", "list")
+    assert code == 0 and "fulton_fish" in said
+    code, said = walras("data", "show", "fulton_fish")
+    assert code == 0 and "Licence" in said
+    code, said = walras("data", "show", "fulton_fihs")
+    assert code == 2 and "fulton_fish" in said
+
+
+def test_help_loads_no_heavy_library():
+    program = "import sys, walras.cli; sys.exit(any(name in sys.modules for name in ('jax', 'arviz', 'pandas', 'numpyro')))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
