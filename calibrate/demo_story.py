@@ -8,6 +8,8 @@ import pandas as pd
 from walras.calibrate.comparing import Comparison
 from walras.calibrate.price_formation.placebo import Placebo
 
+_BENCHMARK = "foreseen supply (benchmark)"
+
 # Log–log elasticities of quantity in price, by which they are labelled; recomputed from the data in tests/data.
 PUBLISHED = {
     "published, OLS with weekdays (log–log)": (-0.525, 0.176),
@@ -78,8 +80,8 @@ def _asked() -> list[str]:
     return [
         "One dealer's prices and sales of whiting at the Fulton fish market over 97 trading days. What does a day's supply do "
         "to the price, how much of that passes through stocks, and would the answer have helped to forecast?",
-        "Three specifications. The benchmark is one finite game whose agents foresee all supply: it uses the future, and is "
-        "here to be beaten. The stationary market has agents who discount, fish that spoils and consumers who respond to the "
+        "Three specifications. The benchmark is one finite game whose agents foresee all supply: it uses the future, so "
+        "its scores are a ceiling rather than a forecast's. The stationary market has agents who discount, fish that spoils and consumers who respond to the "
         "price; weather and weekdays shift supply, weekdays shift demand, and demand's own shocks persist. The third adds a "
         "correlation between the shocks of supply and demand, since what is sold is not exogenous.",
     ]
@@ -128,8 +130,16 @@ def _differs(analyses, main) -> list[str]:
 def _unexplained(analyses, comparison: Comparison, main) -> list[str]:
     kept = analyses[main].tree["posterior"]
     warned = [check for check in analyses[main].checks.checks if check.verdict != "pass"]
+    table = comparison.table
+    gap = comparison.pointwise["stationary"] - comparison.pointwise["last price"]
+    error = float(gap.std(ddof=1) * np.sqrt(len(gap)))
+    judged = "no better and no worse than" if abs(gap.sum()) < 2 * error else "better than" if gap.sum() > 0 else "worse than"
     found = [
-        comparison.text,
+        f"Scored one step ahead on the last {len(gap)} days, refitted at rolling origins: the benchmark, which uses the future, "
+        f"gets {table.loc[_BENCHMARK, 'rolling']:.3f} a day in mean log density, the stationary market "
+        f"{table.loc['stationary', 'rolling']:.3f}, the last price {table.loc['last price', 'rolling']:.3f}, a lagged regression "
+        f"{table.loc['lagged regression', 'rolling']:.3f}. Over all those days the stationary market is {judged} simply repeating "
+        f"the last price (difference {gap.sum():.1f}, standard error {error:.1f}).",
         f"Most of the price's movement is the persistent disturbance, not the market: its standard deviation is "
         f"{_interval(kept['price_noise'])} USD/lb against {analyses[main].problem.data['price'].std():.2f} of the price itself, and "
         f"{_interval(kept['error_persistence'])} of it is left a day later. The market explains how the price answers to supply; it "
@@ -149,7 +159,7 @@ def _placebo(placebo: Placebo) -> list[str]:
         f"with AR(1) errors in {placebo.ar1:.1%} (a right test of many price series would reject in {placebo.level:.0%}, give or "
         f"take {2 * placebo.standard_error:.1%}; this is one price series).",
         "This is why every specification here has persistent errors, and why its holding cost deserves little weight: the "
-        "posterior of `holding_cost` stays close to its prior.",
+        "posterior of holding_cost stays close to its prior.",
     ]
 
 
@@ -168,12 +178,17 @@ def _converged(analyses) -> list[str]:
 def _elasticity_figure(table: pd.DataFrame):
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8.5, 3.2), layout="constrained")
     places = np.arange(len(table))[::-1]
     low, high = table["centre"] - table["5 %"], table["95 %"] - table["centre"]
     axes.errorbar(table["centre"], places, xerr=[low.abs(), high.abs()], fmt="o", color="#1f4e79", capsize=3)
     axes.set_yticks(places, table.index)
     axes.set_xscale("symlog", linthresh=1)
+    ticks = [tick for tick in (-100, -50, -20, -10, -5, -2, -1, -0.5, 0) if tick >= 2 * table["5 %"].min()]
+    axes.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+    axes.set_xlim(1.2 * table["5 %"].min(), 0.1)
+    axes.minorticks_off()
+    axes.spines[["top", "right"]].set_visible(False)
     axes.axvline(0, color="0.8", lw=0.8)
-    axes.set_xlabel("elasticity of quantity in price (90 % intervals; logarithmic beyond −1)")
+    figure.suptitle("Elasticity of quantity in price, 90 % intervals; logarithmic beyond −1", fontsize=10)
     return figure

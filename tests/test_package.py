@@ -14,6 +14,21 @@ import walras
 
 PUBLIC = {
     "walras": ["WalrasError", "__version__"],
+    "walras.calibrate": [
+        "CalibrationError",
+        "NUTS",
+        "Prior",
+        "Problem",
+        "check",
+        "compare",
+        "fit",
+        "forecast",
+        "load",
+        "posterior_predictive",
+        "prior_predictive",
+        "report",
+        "save",
+    ],
     "walras.model": [
         "AffineEquilibrium",
         "EquilibriumError",

@@ -139,7 +139,7 @@ def plot_chains(problem: Problem, tree: xr.DataTree) -> tuple[Figure, Figure]:
     ranks = az.plot_rank(
         thinned,
         **shared,
-        method="envelope",
+        method="mtc_c",
         envelope_prob=0.99,
         figure_kwargs={"figsize": _grid_size(panels, 1.35)},
         visuals={"ecdf_lines": {"width": 1.0}, "title": _TITLE, "xlabel": False},
@@ -153,6 +153,8 @@ def plot_chains(problem: Problem, tree: xr.DataTree) -> tuple[Figure, Figure]:
             else:
                 ax.yaxis.set_major_locator(MaxNLocator(3))
             ax.yaxis.set_major_formatter(FuncFormatter(tick))
+        for text in (text for ax in np.ravel(ranks.viz["plot"][name].to_numpy()) for text in ax.texts):
+            text.set(text=text.get_text().split("(")[0], color=SOFT, fontsize=8)  # the level is said once, by the caption
     return trace.viz["figure"].item(), ranks.viz["figure"].item()
 
 

@@ -13,11 +13,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import xarray as xr
 from numpy.testing import assert_allclose
+from numpyro import distributions as dist
 
 from walras.calibrate import (
     NUTS,
