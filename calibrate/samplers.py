@@ -26,6 +26,8 @@ _INITIAL = {"median": init_to_median, "prior": init_to_sample, "uniform": init_t
 _DECENTRED = "_decentered"  # NumPyro's suffix for the standardised copy of a location-scale site
 _DATA_SITES = (OBSERVED, "solved")
 _TIMED_GRADIENTS, _USUAL_STEPS = 20, 15
+# Before the mass matrix is known, long trajectories of tiny steps cost more than all the draws after them.
+_WARMUP_TREE_DEPTH = 5
 
 
 class Progress(NamedTuple):
@@ -232,7 +234,7 @@ class Chains:
                     sampler.warmup,
                     dense_mass=[tuple(sorted(first))] if sampler.dense_mass else [],
                     target_accept_prob=sampler.target_accept,
-                    max_tree_depth=sampler.max_tree_depth,
+                    max_tree_depth=(min(_WARMUP_TREE_DEPTH, sampler.max_tree_depth), sampler.max_tree_depth),
                     model_kwargs=data,
                     rng_key=key,
                 )

@@ -11,13 +11,14 @@
 # %% [markdown]
 # # The Fulton fish market
 #
-# For 97 trading days of 1991–92 one dealer at the Fulton fish market in New York recorded what he sold of whiting, and
-# at what price. Kathryn Graddy collected the data, and they became a textbook case: bad weather at sea keeps boats in
-# port, so waves and wind move supply without moving demand, and can serve as instruments for the demand curve.
+# For 97 trading days of 1991–92 one dealer at the Fulton fish market in New York recorded what he sold of whiting,
+# and at what price. Kathryn Graddy collected the data, and they became a textbook case: bad weather at sea keeps
+# boats in port, so waves and wind move supply without moving demand, and can serve as instruments for the demand
+# curve.
 #
-# We ask what a day's supply does to the price, how much of it passes through stocks, and whether the answer would have
-# helped to forecast. The tool is a market equilibrium that is solved in closed form inside a Bayesian model. The same
-# analysis, with longer chains, is what `walras demo` writes as a report.
+# We ask what a day's supply does to the price, how much of it passes through stocks, and whether the answer would
+# have helped to forecast. The tool is a market equilibrium that is solved in closed form inside a Bayesian model. The
+# same analysis, with longer chains, is what `walras demo` writes as a report.
 
 # %%
 import warnings
@@ -30,6 +31,7 @@ import pandas as pd
 from jax.flatten_util import ravel_pytree
 from numpyro.distributions import biject_to
 from scipy.optimize import minimize
+from scipy.stats import chi2
 
 from walras import data
 from walras.calibrate import (
@@ -46,6 +48,7 @@ from walras.calibrate import (
 from walras.calibrate.comparing import compare, rolling_scores
 from walras.calibrate.demo_story import two_stage
 from walras.calibrate.price_formation.placebo import placebo
+from walras.calibrate.reporting.numbers import number
 from walras.calibrate.reporting.plots import plot_fit, plot_forecast_errors, plot_prior_posterior, plot_replications
 from walras.calibrate.reporting.style import ALERT, INK, MIDDLE, POSTERIOR, PRIOR, SOFT, STYLE
 from walras.calibrate.run import summary
@@ -57,12 +60,12 @@ keys = iter(jax.random.split(jax.random.key(1992), 20))
 
 
 def show(table: pd.DataFrame, digits: int = 3):
-    print(table.to_string(float_format=lambda value: f"{value:.{digits}g}"))
+    print(table.to_string(float_format=lambda value: number(value, digits)))
 
 
-def interval(values, digits: int = 2) -> str:
-    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
-    return f"{middle:.{digits}g} (90 % interval {low:.{digits}g} to {high:.{digits}g})"
+def interval(values) -> str:
+    low, middle, high = (number(value, 2) for value in np.quantile(values, [0.05, 0.5, 0.95]))
+    return f"{middle} (90 % interval {low} to {high})"
 
 
 # %% [markdown]
@@ -77,8 +80,8 @@ print("\nunits:", {name: unit for name, unit in fish.attrs["units"].items() if u
 
 # %% [markdown]
 # `price` is the day's mean price and `supply` the quantity sold that day. `wave2` is the height of the waves over the
-# last two days, `wave3` over the two days before those. Weekends and closed days are holes in the calendar. The model's
-# time is the calendar's: over a weekend its state moves by three days, and nothing is filled in.
+# last two days, `wave3` over the two days before those. Weekends and closed days are holes in the calendar. The
+# model's time is the calendar's: over a weekend its state moves by three days, and nothing is filled in.
 
 # %%
 days = fish.index.to_numpy(float)
@@ -90,12 +93,9 @@ def parted(values):
     return np.insert(days, holes, np.nan), np.insert(np.asarray(values, float), holes, np.nan)
 
 
+labels = {"price": "price (USD/lb)", "supply": "quantity sold (lb)", "wave2": "waves, last two days (ft)"}
 figure, panels = plt.subplots(3, 1, figsize=(10, 5.4), sharex=True)
-for panel, (column, label) in zip(
-    panels,
-    {"price": "price (USD/lb)", "supply": "quantity sold (lb)", "wave2": "waves, last two days (ft)"}.items(),
-    strict=True,
-):
+for panel, (column, label) in zip(panels, labels.items(), strict=True):
     panel.plot(*parted(fish[column]), ".-", color=POSTERIOR, markersize=5)
     panel.set_ylabel(label)
     panel.margins(x=0.01)
@@ -104,16 +104,16 @@ plt.show()
 
 # %%
 gaps = pd.Series(np.diff(days).astype(int)).value_counts().sort_index()
-print("calendar days from one row to the next:", dict(gaps))
-print("correlation of consecutive rows:", {c: round(fish[c].autocorr(1), 2) for c in ("price", "supply", "wave2")})
+print("calendar days from one row to the next:", {int(gap): int(count) for gap, count in gaps.items()})
+print("correlation of consecutive rows:", {c: round(float(fish[c].autocorr(1)), 2) for c in ("price", "supply", "wave2")})
 weekday = fish[["mon", "tues", "wed", "thurs"]].assign(fri=1 - fish[["mon", "tues", "wed", "thurs"]].sum(axis=1)).idxmax(axis=1)
 by_weekday = fish.groupby(weekday)[["price", "supply"]].mean().reindex(["mon", "tues", "wed", "thurs", "fri"])
 show(by_weekday.rename_axis("mean of"))
 
 # %% [markdown]
-# Three facts matter for everything that follows. The price is persistent; the quantity nearly is not. Mondays, Thursdays and
-# Fridays are large days, Tuesdays and Wednesdays small ones, while the price hardly knows the weekday. And the weather is
-# itself persistent, so that a slow movement of prices can look like the weather's.
+# Three facts matter for everything that follows. The price is persistent; the quantity nearly is not. Mondays,
+# Thursdays and Fridays are large days, Tuesdays and Wednesdays small ones, while the price hardly knows the weekday.
+# And the weather is itself persistent, so that a slow movement of prices can look like the weather's.
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(10, 2.9))
@@ -127,15 +127,16 @@ plt.show()
 # %% [markdown]
 # ## The equilibrium
 #
-# A crowd of traders holds stocks of fish. A trader with stock $x$ buys at rate $\alpha$, loses the share $\delta$ of the stock a
-# day because fish does not keep, discounts at $r$, and minimises the expected cost of trading fast, of holding too much or too
-# little, and of what is bought:
+# A crowd of traders holds stocks of fish. A trader with stock $x$ buys at rate $\alpha$, loses the share $\delta$ of
+# the stock a day because fish does not keep, discounts at $r$, and minimises the expected cost of trading fast, of
+# holding too much or too little, and of what is bought:
 #
-# $$ E\int_0^\infty e^{-rt}\Big[\tfrac{c}{2}\alpha^2 + \tfrac{\eta}{2}(x-\kappa)^2 + \varpi\,\alpha\Big]\,dt, \qquad \dot x = \alpha - \delta x . $$
+# $$ E\int_0^\infty e^{-rt}\Big[\tfrac{c}{2}\alpha^2 + \tfrac{\eta}{2}(x-\kappa)^2 + \varpi\,\alpha\Big]\,dt,
+# \qquad \dot x = \alpha - \delta x . $$
 #
 # Consumers take $d_0 - d_1\varpi$ a day. Supply $Q$ is random, $dQ = \vartheta(\bar q - Q)\,dt + s\,dB$, and nobody
-# foresees it. The price $\varpi$ clears the market: what traders buy is what arrives less what is eaten. Everything is
-# quadratic, so the price is linear in two numbers, today's supply and the mean stock $\bar X$:
+# foresees it. The price $\varpi$ clears the market: what traders buy is what arrives less what is eaten. Everything
+# is quadratic, so the price is linear in two numbers, today's supply and the mean stock $\bar X$:
 #
 # $$ \varpi = a_0 + a_Q\,Q + a_X\,\bar X, \qquad \dot{\bar X} = m_0 + m_Q\,Q + m_X\,\bar X . $$
 #
@@ -169,10 +170,10 @@ print(f"m_X: {equilibrium.position_drift[2]:.3f} a day, the rate at which an ext
 print(f"largest violation of the equilibrium's equations: {equilibrium.residual:.1e}")
 
 # %% [markdown]
-# `supply_response` is what a surprise does to the price on the day. It is negative because traders must be paid to take in
-# the fish that consumers do not. Some of the surprise stays in stock, and `position_response` says that stocks depress the
-# price until they are eaten or spoiled. So there are two answers to "what does more supply do": for one day, and for a change
-# that lasts.
+# `supply_response` is what a surprise does to the price on the day. It is negative because traders must be paid to
+# take in the fish that consumers do not. Some of the surprise stays in stock, and `position_response` says that
+# stocks depress the price until they are eaten or spoiled. So there are two answers to "what does more supply do":
+# for one day, and for a change that lasts.
 
 # %%
 _, inflow, drift = map(float, equilibrium.position_drift)
@@ -201,13 +202,14 @@ plt.show()
 # %% [markdown]
 # ## The statistical model
 #
-# The observed price is the equilibrium's, plus effects of the weekday on demand, plus a disturbance $u$ that decays by elapsed
-# time. The observed quantity is the day's supply. It has its own equation: waves and weekdays shift its mean, and what is left is
-# the random supply above.
+# The observed price is the equilibrium's, plus effects of the weekday on demand, plus a disturbance $u$ that decays
+# by elapsed time. The observed quantity is the day's supply. It has its own equation: waves and weekdays shift its
+# mean, and what is left is the random supply above.
 #
-# In specification (a) the shocks of supply and of $u$ are independent. That takes the quantity sold as exogenous given the
-# weather. In (b) they may be correlated, with a flat prior on the correlation; then only the instruments say what supply does to the
-# price. The likelihood of all prices and quantities is exact in both (a Kalman filter over three states).
+# In specification (a) the shocks of supply and of $u$ are independent. That takes the quantity sold as exogenous
+# given the weather. In (b) they may be correlated, with a flat prior on the correlation; then only the instruments
+# say what supply does to the price. The likelihood of all prices and quantities is exact in both (a Kalman filter
+# over three states).
 
 # %%
 WEEKDAYS, WEATHER = ("mon", "tues", "wed", "thurs"), ("wave2", "wave3")
@@ -223,10 +225,10 @@ for name, prior in problems[B].priors.items():
         print(f"{'':18}   {prior.why}")
 
 # %% [markdown]
-# Every prior states its reason. Their sizes come from the means and spreads of the columns, so that they mean the same in any
-# unit. The parameters are coordinates in which prices can identify them: `price_impact` is $c/(1 + c\,d_1)$, what a surprise
-# does to the price before stocks respond, and `absorption` is $c\,d_1/(1 + c\,d_1)$, the share of it that consumers take at once;
-# $c$ and $d_1$ follow.
+# Every prior states its reason. Their sizes come from the means and spreads of the columns, so that they mean the
+# same in any unit. The parameters are coordinates in which prices can identify them: `price_impact` is $c/(1 +
+# c\,d_1)$, what a surprise does to the price before stocks respond, and `absorption` is $c\,d_1/(1 + c\,d_1)$, the
+# share of it that consumers take at once; $c$ and $d_1$ follow.
 #
 # Before any fitting: what series do these priors think possible?
 
@@ -249,22 +251,23 @@ panels[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderax
 plt.show()
 
 # %% [markdown]
-# The priors are wide: they allow prices and quantities several times as variable as the data, negative ones among them, because
-# the model is linear with normal errors. They exclude little that a fish merchant would think possible, which is their purpose.
+# The priors are wide: they allow prices and quantities several times as variable as the data, negative ones among
+# them, because the model is linear with normal errors. They exclude little that a fish merchant would think possible,
+# which is their purpose.
 #
 # ## Fitting
 
 # %%
-sampler = NUTS(warmup=500, draws=500, target_accept=0.95)
+sampler = NUTS(warmup=500, draws=500, target_accept=0.95, chunk=25)
 trees = {name: fit(problem, sampler, key=next(keys)) for name, problem in problems.items()}
 for name, problem in problems.items():
     print(name)
     print(check(problem, trees[name]), "\n")
 
 # %% [markdown]
-# The first lines judge the sampler: chains that agree, enough effective draws, no divergences or few. The lines that begin with
-# `forecast` judge the model: whether its one-day-ahead errors are normal with the predicted spread, uncorrelated, and of
-# constant size. A misfit only warns; we come back to it below.
+# The first lines judge the sampler: whether chains agree, whether there are enough effective draws, whether
+# trajectories diverged. The lines that begin with `forecast` judge the model: whether its one-day-ahead errors are
+# normal with the predicted spread, uncorrelated, and of constant size. A misfit only warns; we come back to it below.
 
 # %%
 table = summary(problems[B], trees[B])[["mean", "sd", "eti90_lb", "eti90_ub", "ess_bulk", "r_hat"]].astype(float)
@@ -276,20 +279,20 @@ plot_prior_posterior(problems[B], trees[B])
 plt.show()
 
 # %% [markdown]
-# What the data know is where the blue leaves the grey: the response of the price to supply, the size and persistence of the
-# disturbance, the effects of weather and weekdays on supply. About `absorption`, `depreciation` and `holding_cost`, which say how
-# a surplus is shared between consumers, stocks and spoilage, they know little, and what is reported of these comes mostly from the
-# priors. The next cell says it in numbers.
+# The data speak where the blue leaves the grey: on the size and persistence of the disturbance, the level of the
+# price, the spread of supply and its dependence on the weekday, and on the price's response to supply. On how a
+# surplus is shared between consumers, stocks and spoilage (`absorption`, `depreciation`, `holding_cost`) they say
+# little, and what is reported of these comes mostly from the priors. In numbers: how probable was the posterior's 90
+# % interval before the data? Where the answer is near 0.9, nothing was learnt.
 
 # %%
 prior, posterior = trees[B]["prior"], trees[B]["posterior"]
-spread = {
-    name: float(np.ptp(np.quantile(posterior[name], [0.05, 0.95])) / np.ptp(np.quantile(prior[name], [0.05, 0.95])))
-    for name in problems[B].sampled
-    if posterior[name].ndim == 2
-}
-print("length of the posterior's 90 % interval, as a share of the prior's")
-show(pd.Series(spread).sort_values().to_frame("share"), 2)
+probability = {}
+for name in problems[B].sampled:
+    if posterior[name].ndim == 2:
+        low, high = np.quantile(posterior[name], [0.05, 0.95])
+        probability[name] = float(((prior[name] >= low) & (prior[name] <= high)).mean())
+show(pd.Series(probability).sort_values().to_frame("prior probability"), 2)
 
 # %% [markdown]
 # ## How well it follows the data
@@ -307,7 +310,8 @@ plot_forecast_errors(trees[B])
 plt.show()
 
 # %% [markdown]
-# And whole series simulated anew from the posterior: do they look like the data, the persistence of the price above all?
+# And whole series simulated anew from the posterior: do they look like the data, the persistence of the price above
+# all?
 
 # %%
 trees[B] = posterior_predictive(problems[B], trees[B], key=next(keys), draws=250)
@@ -317,15 +321,15 @@ for target in ("price", "supply"):
     plt.show()
 
 # %% [markdown]
-# The simulated prices are as persistent as the observed ones. The normal law shows its limit in the extremes: simulated prices
-# and quantities fall below zero, which observed ones cannot.
+# The simulated prices are as persistent as the observed ones. The normal law shows its limit in the extremes:
+# simulated prices and quantities fall below zero, which observed ones cannot.
 #
 # ## The response to supply, beside the literature
 #
-# The literature estimates the elasticity of demand: the logarithm of quantity regressed on that of price. We recompute it
-# (least squares is two-stage least squares with the regressor as its own instrument). The structural elasticities are in levels,
-# at the means, $\bar P / (\bar Q\,\partial\varpi/\partial Q)$: for a surprise of one day, and for a change that lasts until stocks
-# have settled.
+# The literature estimates the elasticity of demand: the logarithm of quantity regressed on that of price. We
+# recompute it (least squares is two-stage least squares with the regressor as its own instrument). The structural
+# elasticities are in levels, at the means, $\bar P / (\bar Q\,\partial\varpi/\partial Q)$: for a surprise of one day,
+# and for a change that lasts until stocks have settled.
 
 # %%
 logs = fish.assign(price=np.log(fish["supply"]), supply=np.log(fish["price"]))  # the roles are exchanged on purpose
@@ -357,6 +361,7 @@ panel.set_yticks(range(len(elasticities)), elasticities.index[::-1])
 panel.set_xscale("log")
 panel.set_xticks([0.2, 0.5, 1, 2, 5, 10, 20], ["−0.2", "−0.5", "−1", "−2", "−5", "−10", "−20"])
 panel.minorticks_off()
+panel.invert_xaxis()
 panel.set_xlabel("elasticity of quantity in price, with 90 % intervals (logarithmic scale)")
 plt.show()
 
@@ -368,8 +373,8 @@ for name, tree in trees.items():
 print("correlation of the shocks in (b):", interval(trees[B]["posterior"]["shock_correlation"]))
 
 # %% [markdown]
-# The structural elasticities are far from the published ones: a day's surprise moves the price much less than the published
-# demand curve says. The lasting change is nearer. Why?
+# The structural elasticities are far from the published ones: a day's surprise moves the price much less than the
+# published demand curve says. The lasting change is nearer. Why?
 #
 # ### Direction and persistence
 #
@@ -389,13 +394,14 @@ print(f"price on quantity and weekdays; persistence {persistence:.2f} a day")
 show(pd.DataFrame.from_dict(rows, orient="index", columns=columns))
 
 # %% [markdown]
-# *Direction.* Least squares of price on quantity gives an elasticity beyond −4, of quantity on price −0.5. Both are the same
-# scatter of points: noise flattens whichever variable is explained. A structural model that explains the price by the quantity starts from
-# the first of these, and shocks of demand that raise both drive it further from zero, not nearer.
+# *Direction.* Least squares of price on quantity gives an elasticity beyond −4, of quantity on price −0.5. Both are
+# the same scatter of points: noise flattens whichever variable is explained. A structural model that explains the
+# price by the quantity starts from the first of these, and shocks of demand that raise both drive it further from
+# zero, not nearer.
 #
-# *Persistence.* The static IV estimate is close to the published one. Once the persistence is removed, the same instruments give
-# a response a third of the size. The waves and the price are both slow, and a static regression credits what they share to the
-# day's catch.
+# *Persistence.* The static IV estimate is close to the published one. Once the persistence is removed, the same
+# instruments give a response less than a third of the size. The waves and the price are both slow, and a static
+# regression credits what they share to the day's catch.
 #
 # This does not show that the static estimate is wrong. It rests on an error of another kind, as the next cell shows.
 
@@ -430,16 +436,16 @@ for label, value in (("static IV", static.response), ("structural (b)", float(po
 print(f"first-stage F of the waves for the quantity: {first_stage(0.0):.1f} static, {first_stage(persistence):.1f} moved")
 
 # %% [markdown]
-# There are two accounts of the same data. In the static one, demand jumps about from day to day more than the price itself does,
-# and the quantity jumps along with it, so that the price stays calm: the quantity is then hardly a supply at all. In the structural one, what
-# moves the price is slow, and the quantity is mostly unrelated to it. The instruments should decide between them, but they
-# are weak (an F of 10 is a customary minimum).
+# There are two accounts of the same data. In the static one, demand jumps about from day to day more than the price
+# itself does, and the quantity jumps along with it, so that the price stays calm: the quantity is then hardly a
+# supply at all. In the structural one, what moves the price is slow, and the quantity is mostly unrelated to it. The
+# instruments should decide between them, but they are weak (an F of 10 is a customary minimum).
 #
 # ### What the likelihood says of the correlation
 #
-# In (b) the correlation of shocks says which account holds. A market is a function, so its likelihood can be maximised at fixed
-# correlations with a standard optimiser. We start from the draws nearest to each correlation, and maximise the likelihood alone,
-# then with the prior.
+# In (b) the correlation of shocks says which account holds. A market is a function, so its likelihood can be
+# maximised at fixed correlations with a standard optimiser. We start from the draws nearest to each correlation, and
+# maximise the likelihood alone, then with the prior.
 
 # %%
 problem = problems[B]
@@ -469,7 +475,7 @@ def loss(x, correlation, weight):
     return -log_likelihood - weight * sum(jnp.sum(priors[n].log_prob(params[n])) for n in names)
 
 
-def maximise(correlation, weight, starts=4):
+def maximise(correlation, weight, starts=2):
     """The best finite maximum from several starts: its value and where it is."""
     nearest = np.argsort(np.abs(draws["shock_correlation"] - correlation))[:starts]
     found = [
@@ -486,7 +492,7 @@ def maximise(correlation, weight, starts=4):
     return -best.fun, best.x
 
 
-correlations = [-0.6, -0.3, 0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9]
+correlations = [-0.5, -0.25, 0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9]
 rows = {}
 for correlation in correlations:
     likelihood, x = maximise(correlation, 0.0)
@@ -497,11 +503,10 @@ for correlation in correlations:
         "with prior": maximise(correlation, 1.0)[0],
         "elasticity, one day": float(implied["elasticity"]),
         "lasting": float(implied["elasticity_sustained"]),
-        "absorption": float(params["absorption"]),
-        "persistence": float(params["error_persistence"]),
+        "supply_reversion": float(params["supply_reversion"]),
     }
 profile = pd.DataFrame.from_dict(rows, orient="index").rename_axis("correlation")
-show(profile, 4)
+show(profile.assign(**profile[["log likelihood", "with prior"]].map("{:.1f}".format)))
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.9))
@@ -520,22 +525,25 @@ right.set_yticks([])
 right.legend()
 plt.show()
 gain = profile["log likelihood"].max() - profile.loc[0.0, "log likelihood"]
-print(f"the likelihood gains {gain:.1f} from correlation 0 to {profile['log likelihood'].idxmax():g}", end="; ")
+print(f"the log likelihood gains {gain:.1f} from correlation 0 to {profile['log likelihood'].idxmax():g}")
+print(f"(p = {chi2.sf(2 * gain, 1):.3f}, if a likelihood ratio had its usual law here)")
 print("the posterior's correlation is", interval(draws["shock_correlation"]))
 
 # %% [markdown]
-# The likelihood by itself favours a clearly positive correlation, and there the elasticity of a lasting change is about
-# the published one. But this peak lies in a corner: consumers absorb nothing at once, and shocks of supply are gone within the day.
-# The priors hold such corners to be unlikely, and with them the curve is nearly flat over a wide range. The posterior, which
-# averages over the other parameters where the profile maximises, stays wide and includes zero. With 97 days and two weak
-# instruments, that is what can be said: neither the published elasticity nor a far larger one is excluded for a lasting change, and
-# the answer depends on priors.
+# The likelihood by itself favours a positive correlation, and near its peak the elasticity of a lasting change is
+# about the published one. But the peak lies in a corner, where `supply_reversion` runs to its bound: shocks of supply
+# that are gone within minutes, each day's supply drawn anew. The prior holds that to be unlikely, and with it the
+# curve is nearly flat from zero to a large positive correlation. The posterior, which averages over the other
+# parameters where the profile maximises, stays wide and includes zero.
+#
+# With 97 days and two weak instruments, that is what can be said. For a lasting change neither the published
+# elasticity nor a much larger one is excluded, and where the centre lies depends on priors.
 #
 # ### Stocks
 #
-# The last part of the difference is that the two elasticities answer different questions. A surprise of one day is partly
-# stored and eaten later, so the price moves little on the day. A change that lasts fills the stocks, and they press on the price
-# day after day.
+# The last part of the difference is that the two elasticities answer different questions. A surprise of one day is
+# partly stored and eaten later, so the price moves little on the day. A change that lasts fills the stocks, and they
+# press on the price day after day.
 
 # %%
 for name, tree in trees.items():
@@ -548,10 +556,10 @@ for name, tree in trees.items():
 #
 # ## Would it have helped to forecast?
 #
-# Each specification is refitted on the rows before four dates and then predicts the price one row ahead, through the last 40 %
-# of the rows. Scores are logarithms of the predictive density of the price, the same rows for all. Beside the two
-# specifications stand two forecasts without economics and one benchmark: a single finite game in which agents foresee all
-# supply, including that of the coming weeks, and whose forecasts use the quantity of the day itself.
+# Each specification is refitted on the rows before four dates and then predicts the price one row ahead, through the
+# last 40 % of the rows. Scores are logarithms of the predictive density of the price, the same rows for all. Beside
+# the two specifications stand two forecasts without economics and one benchmark: a single finite game in which agents
+# foresee all supply, including that of the coming weeks, and whose forecasts use the quantity of the day itself.
 
 # %%
 FORESEEN = "foreseen supply (benchmark)"
@@ -587,15 +595,15 @@ print(f"standard deviation of the disturbance: {interval(noise)} USD/lb; of the 
 print("of the disturbance left a day later:", interval(trees[B]["posterior"]["error_persistence"]))
 
 # %% [markdown]
-# Only the benchmark stands out, and it uses what nobody knew. The two specifications that forecast honestly do as well as
-# the last price, and no better. The reason is in the last lines: the disturbance is as large as the price's own movement, and
-# persists. Supply moves the price on the day, but supply itself can hardly be forecast, so knowing its effect does not help
-# for tomorrow.
+# The benchmark scores best, and it uses what nobody knew; even so its lead is no more than two standard errors. The
+# two specifications that forecast honestly do as well as the last price, and no better. The reason is in the last
+# lines: the disturbance is as large as the price's own movement, and persists. Supply moves the price on the day, but
+# supply itself can hardly be forecast, so knowing its effect does not help for tomorrow.
 #
 # ## A placebo
 #
-# A persistent price regressed on integrated supply, that is on stocks, looks significant by accident. How often? We put simulated
-# supply, drawn without regard to the price, in place of the real one and test for a holding cost.
+# A persistent price regressed on integrated supply, that is on stocks, looks significant by accident. How often? We
+# put simulated supply, drawn without regard to the price, in place of the real one and test for a holding cost.
 
 # %%
 unrelated = placebo(problems[FORESEEN], key=next(keys))
@@ -604,22 +612,25 @@ print(f"rejected with errors taken to be independent: {unrelated.independent:.1%
 print(f"rejected with AR(1) errors:                   {unrelated.ar1:.1%}")
 
 # %% [markdown]
-# With errors taken to be independent, unrelated supply "explains" the price far too often. With persistent errors it does not. This
-# is why every specification here has them, and why we say nothing of the holding cost that its prior did not say before. (This
-# is one price series with many imaginary supplies; a correct test need not reject in exactly 5 % of them.)
+# With errors taken to be independent, unrelated supply "explains" the price far too often. With persistent errors it
+# does not. This is why every specification here has them, and why we say nothing of the holding cost that its prior
+# did not say before. (This is one price series with many imaginary supplies; a correct test need not reject in
+# exactly 5 % of them.)
 #
 # ## What was learnt, and what was not
 #
-# * More fish lowers the price on the day. The sign is clear in both specifications; the size is uncertain once sales may be endogenous.
-# * A lasting change moves the price more than a surprise of one day. How much more comes largely from priors on storage.
+# * More fish lowers the price on the day. The model assumes that sign, and least squares and instruments agree with
+#   it. The size is uncertain by a factor of several once sales may be endogenous.
+# * A lasting change moves the price more than a surprise of one day. How much more comes largely from priors on
+#   storage.
 # * The published elasticities differ from these for reasons that can be named: the direction of the regression, the
-#   persistence of the disturbance, and stocks. Which account is right turns on the correlation of shocks, about which 97 days and two
-#   weak instruments say little.
+#   persistence of the disturbance, and stocks. Which account is right turns on the correlation of shocks, about which
+#   97 days and two weak instruments say little.
 # * For forecasting a day ahead the model is no better than the last price.
 #
-# What the model does not explain: why the price is where it is, since most of its movement is the disturbance. One-day-ahead
-# errors are slightly correlated, as the checks say, so the disturbance is not quite of the assumed form. Prices and quantities are
-# positive and skewed, and normal errors are not. Agents know the weather of the day but do not trade ahead of it. Up to
-# three whole weeks without rows cannot be placed in the calendar. And the sales of one dealer stand for the supply of a market:
-# if his customers come and go, that is a shock of demand to him and not to the market, which is just what a positive correlation
-# would look like.
+# What the model does not explain: why the price is where it is, since most of its movement is the disturbance.
+# One-day-ahead errors are slightly correlated, so the disturbance is not quite of the assumed form. Prices and
+# quantities are positive and skewed, and normal errors are not. Agents know the weather of the day but do not trade
+# ahead of it. Up to three whole weeks without rows cannot be placed in the calendar. And the sales of one dealer
+# stand for the supply of a market: if his customers come and go, that is a shock of demand to him and not to the
+# market, which is just what a positive correlation would look like.

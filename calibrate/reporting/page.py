@@ -151,8 +151,9 @@ def _scores(comparison) -> dict[str, Any] | None:
 def _chains(problem: Problem, tree: xr.DataTree) -> dict[str, Any] | None:
     if not contents.short(problem, tree):
         return None
-    trace, ranks = plots.plot_chains(problem, tree)
-    images = [_embed(trace, "traces of the chains"), _embed(ranks, "ranks of the chains' draws")]
+    images = [_embed(plots.plot_traces(problem, tree), "traces of the chains")]
+    if tree["posterior"].sizes["chain"] > 1:
+        images.append(_embed(plots.plot_ranks(problem, tree), "ranks of the chains' draws"))
     return {"images": images, "divergences": int(np.sum(tree["sample_stats"]["diverging"].to_numpy()))}
 
 

@@ -4,6 +4,7 @@ import arviz as az
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import scipy.special
 import scipy.stats
 import xarray as xr
 from arviz_base.labels import BaseLabeller
@@ -20,7 +21,7 @@ from walras.calibrate.reporting.style import ALERT, INK, MIDDLE, PALE, POSTERIOR
 
 WIDTH = 10.0  # inches
 _COLUMNS = 4
-_TRACES = 24  # panels of a trace plot
+_PANELS = 24  # of a trace plot
 _TRACE_DRAWS = 500  # per chain
 _TITLE = {"size": 9, "color": INK}
 _LOG_FORMAT = FuncFormatter(lambda value, _: tick(10.0**value))
@@ -86,11 +87,7 @@ def plot_prior_posterior(problem: Problem, tree: xr.DataTree) -> Figure:
     }
     drawn = az.plot_prior_posterior(
         xr.DataTree.from_dict(groups),
-        var_names=names,
-        labeller=_OneLine(),
-        col_wrap=_COLUMNS,
-        backend="matplotlib",
-        figure_kwargs={"figsize": _grid_size(sum(contents.size(posterior[n]) for n in names), 1.5)},
+        **_grid(tree, names, 1.5),
         visuals={"title": _TITLE},
     )
     for name in names:
@@ -118,44 +115,61 @@ def plot_long_vector(problem: Problem, tree: xr.DataTree, name: str) -> Figure:
 
 
 @styled
-def plot_chains(problem: Problem, tree: xr.DataTree) -> tuple[Figure, Figure]:
-    """Traces, and ranks of each chain's draws among all, of the sampled parameters (ArviZ's plots).
-
-    The first parameters, to 24 panels; vectors of more than twenty elements are left out.
-    """
-    posterior = contents.posterior(tree)
-    names = contents.short(problem, tree)
-    while len(names) > 1 and sum(contents.size(posterior[n]) for n in names) > _TRACES:
-        names = names[:-1]
-    panels = sum(contents.size(posterior[n]) for n in names)
-    thinned = _thinned(tree)
-    shared = {"var_names": names, "labeller": _OneLine(), "col_wrap": _COLUMNS, "backend": "matplotlib"}
-    trace = az.plot_trace(
-        thinned,
-        **shared,
-        figure_kwargs={"figsize": _grid_size(panels, 1.35)},
+def plot_traces(problem: Problem, tree: xr.DataTree) -> Figure:
+    """Traces of the sampled parameters; the first to 24 panels, without vectors of more than twenty elements."""
+    posterior, names = contents.posterior(tree), _panelled(problem, tree)
+    drawn = az.plot_trace(
+        _thinned(tree),
+        **_grid(tree, names, 1.35),
         visuals={"trace": {"width": 0.5, "alpha": 0.8}, "title": _TITLE, "xlabel": False},
     )
-    ranks = az.plot_rank(
-        thinned,
-        **shared,
-        method="mtc_c",
-        envelope_prob=0.99,
-        figure_kwargs={"figsize": _grid_size(panels, 1.35)},
-        visuals={"ecdf_lines": {"width": 1.0}, "title": _TITLE, "xlabel": False},
-    )
     for name in names:
-        for ax in np.ravel(trace.viz["plot"][name].to_numpy()):
-            if contents.wide(posterior[name]):
+        logarithmic = contents.wide(posterior[name])
+        for ax in np.ravel(drawn.viz["plot"][name].to_numpy()):
+            if logarithmic:
                 ax.set_yscale("log")
-                ax.yaxis.set_major_locator(LogLocator(numticks=4))
                 ax.yaxis.set_minor_formatter(NullFormatter())
-            else:
-                ax.yaxis.set_major_locator(MaxNLocator(3))
+            ax.yaxis.set_major_locator(LogLocator(numticks=4) if logarithmic else MaxNLocator(3))
             ax.yaxis.set_major_formatter(FuncFormatter(tick))
-        for text in (text for ax in np.ravel(ranks.viz["plot"][name].to_numpy()) for text in ax.texts):
-            text.set(text=text.get_text().split("(")[0], color=SOFT, fontsize=8)  # the level is said once, by the caption
-    return trace.viz["figure"].item(), ranks.viz["figure"].item()
+    return drawn.viz["figure"].item()
+
+
+@styled
+def plot_ranks(problem: Problem, tree: xr.DataTree) -> Figure:
+    """How far the distribution of ranks of each chain's draws, among those of all chains, is from uniform.
+
+    Chains that agree stay in the grey band, all of them in 99 of 100 panels: Kolmogorov's limit for as many independent
+    draws as each chain's effective sample size. Needs two chains. Panels as in `plot_traces`.
+    """
+    names, thinned = _panelled(problem, tree), _thinned(tree)
+    # ArviZ's own envelope is off: it takes draws for independent, and is far too wide for two chains.
+    drawn = az.plot_rank(
+        thinned,
+        **_grid(tree, names, 1.35),
+        method="envelope",
+        thin=False,
+        stats={"ecdf_pit": {"n_simulations": 1}},
+        visuals={"ecdf_lines": {"width": 1.0}, "credible_interval": False, "title": _TITLE, "xlabel": False},
+    )
+    limits = _rank_limits(contents.posterior(thinned)[names])
+    for name in names:
+        axes = np.ravel(drawn.viz["plot"][name].to_numpy())
+        for ax, limit in zip(axes, np.ravel(limits[name].to_numpy()), strict=True):
+            ax.axhspan(-limit, limit, color=RULE, alpha=0.6, linewidth=0)
+            reach = max(1.3 * limit, *(np.abs(line.get_ydata()).max() * 1.05 for line in ax.lines))
+            ax.set_ylim(-reach, reach)
+    return drawn.viz["figure"].item()
+
+
+def _rank_limits(draws: xr.Dataset) -> xr.Dataset:
+    """Kolmogorov's limit for one chain against all, of each element.
+
+    Effective sizes are those of single chains: the size of all together shrinks when chains disagree, which would widen
+    the band just when it must not.
+    """
+    chains = draws.sizes["chain"]
+    effective = az.ess(draws, sample_dims=["draw"]).mean("chain")
+    return scipy.special.kolmogi(0.01 / chains) * np.sqrt((1.0 - 1.0 / chains) / effective)
 
 
 @styled
@@ -303,8 +317,24 @@ def _relegend(figure, labels, colours):
     return figure
 
 
-def _grid_size(panels, height):
-    return WIDTH, 0.5 + height * -(-max(panels, 1) // _COLUMNS)
+def _panelled(problem, tree):
+    """The parameters whose elements are drawn one by one, as many as fit."""
+    names, posterior = contents.short(problem, tree), contents.posterior(tree)
+    while len(names) > 1 and sum(contents.size(posterior[n]) for n in names) > _PANELS:
+        names = names[:-1]
+    return names
+
+
+def _grid(tree, names, height):
+    """What ArviZ's plots of a panel for each element of `names` have in common."""
+    panels = sum(contents.size(contents.posterior(tree)[name]) for name in names)
+    return {
+        "var_names": names,
+        "labeller": _OneLine(),
+        "col_wrap": _COLUMNS,
+        "backend": "matplotlib",
+        "figure_kwargs": {"figsize": (WIDTH, 0.5 + height * -(-panels // _COLUMNS))},
+    }
 
 
 def _thinned(tree):

@@ -238,6 +238,21 @@ def test_characters_without_a_glyph_do_not_warn(complete, tmp_path):
     plt.close(figure)
 
 
+@pytest.mark.parametrize(("shift", "agree"), [(0.0, True), (1.0, False)])
+def test_chains_that_agree_stay_in_the_band_and_others_leave_it(fitted, shift, agree):
+    # the band holds by chance in 99 of 100 panels: the draws are fixed, so that this test does not depend on it
+    problem, tree = fitted
+    draws = np.random.default_rng(0).standard_normal((2, 100))
+    draws[1] += shift
+    tree = tree.copy()
+    tree["posterior"] = tree["posterior"].to_dataset().assign(markup=(("chain", "draw"), draws))
+    figure = plots.plot_ranks(problem, tree)
+    ax = next(ax for ax in figure.axes if ax.get_title(loc="left") == "markup")
+    limit = plots._rank_limits(contents.posterior(tree)[["markup"]])["markup"].item()
+    assert agree == all(np.abs(line.get_ydata()).max() < limit for line in ax.lines)
+    plt.close(figure)
+
+
 def test_bands_end_where_the_calendar_has_a_gap():
     days = pd.DatetimeIndex(["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-20"])
     places = contents.positions(days, 4)
