@@ -121,10 +121,11 @@ def _saturated(tree) -> float:
 def forecast_transforms(tree: xr.DataTree) -> np.ndarray:
     """Where each observed value fell in its one-step-ahead distribution, as normal scores (rows,).
 
-    Standard normal and independent if the model is right. Posterior means of the location and scale are used.
+    Standard normal and independent if the model is right. Posterior medians of the location and scale are used: a scale
+    may be infinite at some draws.
     """
     target = next(iter(tree["log_likelihood"].data_vars))
-    one_step = tree["one_step_ahead"].mean(("chain", "draw"))
+    one_step = tree["one_step_ahead"].median(("chain", "draw"))
     return ((tree["observed_data"][target] - one_step["mean"]) / one_step["scale"]).to_numpy()
 
 

@@ -124,6 +124,9 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
     try:
         tree.to_netcdf(temporary, engine="h5netcdf")
         Path(temporary).replace(path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise CalibrationError(f"{path} cannot be written ({error.strerror or error}): choose another path") from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

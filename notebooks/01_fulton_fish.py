@@ -121,7 +121,7 @@ for panel, (x, y) in zip(panels, [("supply", "price"), ("wave2", "supply"), ("wa
     panel.plot(fish[x], fish[y], "o", color=POSTERIOR, markersize=3.5)
     panel.set_xlabel(f"{x} ({fish.attrs['units'][x]})")
     panel.set_ylabel(f"{y} ({fish.attrs['units'][y]})")
-    panel.set_title(f"correlation {fish[x].corr(fish[y]):.2f}")
+    panel.set_title(f"correlation {number(fish[x].corr(fish[y]), 2)}")
 plt.show()
 
 # %% [markdown]
@@ -238,7 +238,15 @@ simulated = {name: before["prior_predictive"][name].to_numpy()[0] for name in ("
 figure, panels = plt.subplots(2, 1, figsize=(10, 4.2), sharex=True)
 for panel, (name, scale) in zip(panels, {"price": 1.0, "supply": 1000.0}.items(), strict=True):
     low, high = np.quantile(simulated[name] / scale, [0.05, 0.95], axis=0)
-    panel.fill_between(days, low, high, color=PRIOR, alpha=0.25, linewidth=0, label="prior, 90 % of series on each day")
+    panel.fill_between(
+        parted(low)[0],
+        parted(low)[1],
+        parted(high)[1],
+        color=PRIOR,
+        alpha=0.25,
+        linewidth=0,
+        label="prior, 90 % of series on each day",
+    )
     for draw in simulated[name][:3] / scale:
         panel.plot(*parted(draw), color=PRIOR, linewidth=0.8)
     panel.plot(*parted(fish[name] / scale), ".-", color=INK, markersize=4, label="observed")
@@ -258,7 +266,7 @@ plt.show()
 # ## Fitting
 
 # %%
-sampler = NUTS(warmup=500, draws=500, target_accept=0.95, chunk=25)
+sampler = NUTS(warmup=300, draws=500, target_accept=0.95, chunk=25)
 trees = {name: fit(problem, sampler, key=next(keys)) for name, problem in problems.items()}
 for name, problem in problems.items():
     print(name)
@@ -581,8 +589,7 @@ for name, colour in {FORESEEN: PRIOR, A: MIDDLE, B: POSTERIOR, "lagged regressio
     panel.plot(scores.index, scores[name], color=colour, label=name)
 panel.axhline(0, color=INK, linewidth=0.8)
 panel.set_xlabel("calendar day")
-panel.set_ylabel("log score")
-panel.set_title("gained over the last price, added up")
+panel.set_ylabel("log score gained over the last price")
 panel.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.2)
 panel.margins(x=0.01)
 plt.show()
@@ -629,7 +636,7 @@ print(f"rejected with AR(1) errors:                   {unrelated.ar1:.1%}")
 # * For forecasting a day ahead the model is no better than the last price.
 #
 # What the model does not explain: why the price is where it is, since most of its movement is the disturbance.
-# One-day-ahead errors are slightly correlated, so the disturbance is not quite of the assumed form. Prices and
+# One-day-ahead errors are somewhat positively correlated, so the disturbance is not quite of the assumed form. Prices and
 # quantities are positive and skewed, and normal errors are not. Agents know the weather of the day but do not trade
 # ahead of it. Up to three whole weeks without rows cannot be placed in the calendar. And the sales of one dealer
 # stand for the supply of a market: if his customers come and go, that is a shock of demand to him and not to the

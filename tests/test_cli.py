@@ -24,11 +24,9 @@ chunk = 50
 
 
 def prices_csv(folder, rows=40):
-    lines = ["day,p,q"]
-    for day in range(rows):
-        lines.append(f"{day},{2.0 + 0.3 * ((day * 7) % 5) - 0.1 * ((day * 3) % 4)},{10 + (day * 5) % 7}")
+    lines = [f"{day},{2.0 + 0.3 * ((day * 7) % 5) - 0.1 * ((day * 3) % 4)},{10 + (day * 5) % 7}" for day in range(rows)]
     path = folder / "prices.csv"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(["day,p,q", *lines]) + "\n")
     return path
 
 

@@ -126,7 +126,7 @@ def test_refused(what):
 @pytest.mark.usefixtures("single_precision")
 def test_single_precision():
     """float32 loses the posterior's curvature: the message must hold the line to add."""
-    with pytest.raises(CalibrationError, match='jax.config.update\\("jax_enable_x64", True\\)'):
+    with pytest.raises(CalibrationError, match=r'jax\.config\.update\("jax_enable_x64", True\)'):
         stationary(series())
 
 

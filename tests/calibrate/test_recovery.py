@@ -23,7 +23,10 @@ PATH_BAND = 0.08
 
 SHORT = NUTS(chains=2, warmup=300, draws=300)
 PROBLEMS = {
-    "stationary, known": ("stationary", StochasticPrices(supply="known", errors="ar1", correlated=True, instruments=("storm",))),
+    "stationary, known": (
+        "stationary",
+        StochasticPrices(supply="known", errors="ar1", correlated=True, instruments=("storm",)),
+    ),
     "stationary, measured": ("stationary", StochasticPrices(supply="measured", errors="ar1", demand=("storm",))),
     "stationary, latent": ("stationary", StochasticPrices(supply="latent")),
     "foreseen, known": ("price_formation", ForeseenPrices(supply="known", errors="ar1", noise="student_t", demand=("storm",))),
@@ -84,7 +87,11 @@ def test_a_wrong_likelihood_is_not_nominal(wrong, which):
     """Negative control, by the bands of the test above: without it they might be too wide to see anything."""
     right = problem("stationary, latent")
     shares = coverage(
-        right, SHORT, key=jax.random.key(2), replications=REPLICATIONS // 2, fitted=problem("stationary, latent", wrong(supply="latent"))
+        right,
+        SHORT,
+        key=jax.random.key(2),
+        replications=REPLICATIONS // 2,
+        fitted=problem("stationary, latent", wrong(supply="latent")),
     )
     print(wrong.__name__, shares)
     assert abs(shares[which] - LEVEL) > (PATH_BAND if which == "supply_path" else SCALAR_BAND)

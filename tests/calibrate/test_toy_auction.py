@@ -55,7 +55,9 @@ class BidFunction(eqx.Module):
 
 def first_price(params, inputs):
     bidders = inputs["bidders"]
-    return BidFunction((bidders - 1.0) / bidders, params["top"], Status.where(params["top"] > 0, Status.solved, Status.not_finite))
+    return BidFunction(
+        (bidders - 1.0) / bidders, params["top"], Status.where(params["top"] > 0, Status.solved, Status.not_finite)
+    )
 
 
 class LogBids(dist.Distribution):
@@ -131,13 +133,22 @@ def tree(problem):
 def grid_posterior(problem):
     """Posterior means and standard deviations of (top, noise) by summing over a fine grid, without a sampler."""
     top, noise = np.linspace(1.5, 6.0, 300), np.linspace(0.005, 1.2, 240)
-    value, shade = np.exp(np.asarray(problem.observed[:, 0])), np.asarray((problem.inputs["bidders"] - 1) / problem.inputs["bidders"])
+    value, shade = (
+        np.exp(np.asarray(problem.observed[:, 0])),
+        np.asarray((problem.inputs["bidders"] - 1) / problem.inputs["bidders"]),
+    )
 
     def log_posterior(top, noise):
         law = LogBids(jnp.log(jnp.asarray(shade) * top), noise)
-        return law.log_prob(jnp.log(jnp.asarray(value))).sum() + dist.LogNormal(0.0, 1.0).log_prob(top) + dist.HalfNormal(0.5).log_prob(noise)
+        return (
+            law.log_prob(jnp.log(jnp.asarray(value))).sum()
+            + dist.LogNormal(0.0, 1.0).log_prob(top)
+            + dist.HalfNormal(0.5).log_prob(noise)
+        )
 
-    logs = jax.jit(lambda: jax.lax.map(lambda t: jax.vmap(lambda s: log_posterior(t, s))(jnp.asarray(noise)), jnp.asarray(top)))()
+    logs = jax.jit(
+        lambda: jax.lax.map(lambda t: jax.vmap(lambda s: log_posterior(t, s))(jnp.asarray(noise)), jnp.asarray(top))
+    )()
     weight = np.exp(np.asarray(logs) - np.max(logs))
     weight /= weight.sum()
     grid = {"top": top[:, None], "noise": noise[None]}
@@ -188,7 +199,9 @@ def test_a_saved_run_is_loaded_whole(problem, tree, tmp_path):
     assert set(loaded.children) == set(tree.children)
     for name in tree.children:
         xr.testing.assert_identical(loaded[name].to_dataset(), tree[name].to_dataset())
-    assert {name: str(value) for name, value in loaded.attrs.items()} == {name: str(value) for name, value in tree.attrs.items()}
+    assert {name: str(value) for name, value in loaded.attrs.items()} == {
+        name: str(value) for name, value in tree.attrs.items()
+    }
     assert priors(loaded) == dict(problem.priors)
 
 
