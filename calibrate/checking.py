@@ -141,13 +141,13 @@ def misfit(tree: xr.DataTree) -> list[Check]:
             "forecast_calibration",
             _below(shape, _MISFIT_LEVEL, 0.0),
             shape,
-            "one-step-ahead errors are not normal with the predicted spread: try student_t noise, or logs of the price",
+            "one-step-ahead errors are not normal with the predicted spread: fit logs of the price, or heavier-tailed noise",
         ),
         Check(
             "forecast_correlation",
             _below(_correlation_p(scores), _MISFIT_LEVEL, 0.0),
             _correlation_p(scores),
-            "one-step-ahead errors are correlated: the model misses dynamics, try ar1 errors or more covariates",
+            "one-step-ahead errors are correlated: the model misses dynamics, such as a covariate or persistent errors",
         ),
         Check(
             "forecast_volatility",

@@ -38,6 +38,11 @@ class Observation(ABC):
     def law(self, equilibrium, params: Parameters, inputs: Inputs) -> Law:
         """The law of the observations."""
 
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """The columns that the law takes as given in every row, known in advance of the targets."""
+        return ()
+
     def parameters(self, frame: pd.DataFrame) -> dict[str, Parameter]:
         """The observation's own parameters, such as a noise scale, with their defaults."""
         return {}

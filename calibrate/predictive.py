@@ -167,8 +167,10 @@ def _extended(problem: Problem, future: pd.DataFrame | None) -> tuple[Problem, i
         future = pd.DataFrame(index=pd.Index([data.index[-1] + step], name=data.index.name))
     if len(future) == 0 or not (future.index > data.index[-1]).all() or not future.index.is_monotonic_increasing:
         raise CalibrationError(f"future must have rows after the last time {data.index[-1]}, in increasing order")
-    drivers = [c for c in data.columns if c not in problem.observation.targets]
-    rows = pd.DataFrame({c: future[c] if c in future else data[c].mean() for c in drivers}, index=future.index)
+    # Only covariates are known in advance: every other column, whatever its name, is missing in the future.
+    known = problem.observation.covariates
+    values = {c: (future[c] if c in future else data[c].mean()) if c in known else np.nan for c in data.columns}
+    rows = pd.DataFrame(values, index=future.index)
     joined = pd.concat([data, rows])
     joined.index.name = data.index.name
     joined.attrs = data.attrs

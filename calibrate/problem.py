@@ -53,6 +53,11 @@ class Problem:
         """The given priors, checked, with the defaults of the market and of the observation for the rest."""
         declared = dict(self.observation.parameters(self.data))
         if self.registered:
+            if not isinstance(self.observation, self.registered.observation):
+                raise CalibrationError(
+                    f"observation is a {type(self.observation).__name__}: market {self.market!r} is observed by "
+                    f"{self.registered.observation.__name__}"
+                )
             declared = {**self.registered.parameters(self.observation, self.data), **declared}
             unknown = sorted(set(given) - set(declared))
             if unknown:

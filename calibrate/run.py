@@ -1,7 +1,7 @@
 """Run directories: a fit on disk, with the specification that made it."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import arviz as az
@@ -19,7 +19,7 @@ from walras.calibrate.predictive import forecast, posterior_predictive
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import NUTS
 from walras.calibrate.spec import Spec
-from walras.calibrate.tree import load, save
+from walras.calibrate.tree import load, priors, save
 
 CREDIBLE = 0.9  # the probability of the intervals in tables
 
@@ -38,8 +38,11 @@ def build(spec: Spec) -> tuple[Problem, NUTS]:
     frame = _frame(spec)
     market = registry.market(spec.market.name)
     observation = _with(market.observation, spec.observation, "observation")
-    priors = {name: value if isinstance(value, float) else value.prior() for name, value in spec.priors.items()}
-    return Problem(spec.market.name, frame, observation, {**spec.market.fixed, **priors}), _with(NUTS, spec.sampler, "sampler")
+    given = {name: value if isinstance(value, float | int) else value.prior() for name, value in spec.priors.items()}
+    for name in spec.market.fixed:
+        if name in given:
+            raise CalibrationError(f"{name} is both fixed in [market] and given a prior in [priors]: keep one of them")
+    return Problem(spec.market.name, frame, observation, {**spec.market.fixed, **given}), _with(NUTS, spec.sampler, "sampler")
 
 
 def _with(kind, options, table):
@@ -94,9 +97,12 @@ def read(path: Path) -> tuple[Spec, Problem, xr.DataTree]:
         record = json.loads((path / "spec.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise CalibrationError(f"{path} is not a run directory ({error}): give the --out of walras fit") from error
+    if not {"spec", "digest"} <= set(record):
+        raise CalibrationError(f"{path} is not a run directory (its spec.json is another's): give the --out of walras fit")
     spec = Spec.model_validate(record["spec"])
-    problem, _ = build(spec)
     tree = load(path / "posterior.nc")
+    # The priors are those of the run, even where a later version has other defaults.
+    problem = replace(build(spec)[0], priors=priors(tree))
     if problem.digest != record["digest"]:
         raise CalibrationError(f"the data of {path} have changed since it was fitted: fit again, or restore them")
     return spec, problem, tree

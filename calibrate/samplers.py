@@ -73,7 +73,7 @@ class NUTS:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
                 raise CalibrationError(f"sampler {name} is {value!r}: give a whole number of at least {lowest}")
-        if not 0.0 < self.target_accept < 1.0:
+        if not isinstance(self.target_accept, int | float) or not 0.0 < self.target_accept < 1.0:
             raise CalibrationError(f"sampler target_accept is {self.target_accept!r}: give a number between 0 and 1")
         if isinstance(self.init, str) and self.init not in _INITIAL:
             raise CalibrationError(f"sampler init is {self.init!r}: choose one of {', '.join(_INITIAL)}, or give values")
@@ -90,9 +90,14 @@ class Draws(NamedTuple):
     sample_seconds: float
 
 
-@lru_cache(maxsize=8)
 def chains(problem: Problem, sampler: NUTS) -> "Chains":
     """The chains of a problem, kept so that refits of the same problem (rolling origins) do not compile again."""
+    # A digest knows functions by their path; one that was defined anew under the same path is another function.
+    return _kept_chains(problem, sampler, id(problem.market), id(problem.priors) if callable(problem.priors) else 0)
+
+
+@lru_cache(maxsize=8)
+def _kept_chains(problem: Problem, sampler: NUTS, *_functions: int) -> "Chains":
     return Chains(problem, sampler)
 
 

@@ -21,7 +21,10 @@
 # same analysis, with longer chains, is what `walras demo` writes as a report.
 
 # %%
+# ruff: noqa: E402
 import warnings
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # no widgets are used here
 
 import jax
 import jax.numpy as jnp
@@ -226,9 +229,9 @@ for name, prior in problems[B].priors.items():
 
 # %% [markdown]
 # Every prior states its reason. Their sizes come from the means and spreads of the columns, so that they mean the
-# same in any unit. The parameters are coordinates in which prices can identify them: `price_impact` is $c/(1 +
-# c\,d_1)$, what a surprise does to the price before stocks respond, and `absorption` is $c\,d_1/(1 + c\,d_1)$, the
-# share of it that consumers take at once; $c$ and $d_1$ follow.
+# same in any unit. The parameters are coordinates in which prices can identify them: `price_impact` is
+# $c/(1 + c\,d_1)$, what a surprise does to the price before stocks respond, and `absorption` is $c\,d_1/(1 + c\,d_1)$,
+# the share of it that consumers take at once; $c$ and $d_1$ follow.
 #
 # Before any fitting: what series do these priors think possible?
 
@@ -266,7 +269,7 @@ plt.show()
 # ## Fitting
 
 # %%
-sampler = NUTS(warmup=300, draws=500, target_accept=0.95, chunk=25)
+sampler = NUTS(warmup=500, draws=750, target_accept=0.98, chunk=25)
 trees = {name: fit(problem, sampler, key=next(keys)) for name, problem in problems.items()}
 for name, problem in problems.items():
     print(name)
@@ -290,8 +293,8 @@ plt.show()
 # The data speak where the blue leaves the grey: on the size and persistence of the disturbance, the level of the
 # price, the spread of supply and its dependence on the weekday, and on the price's response to supply. On how a
 # surplus is shared between consumers, stocks and spoilage (`absorption`, `depreciation`, `holding_cost`) they say
-# little, and what is reported of these comes mostly from the priors. In numbers: how probable was the posterior's 90
-# % interval before the data? Where the answer is near 0.9, nothing was learnt.
+# little, and what is reported of these comes mostly from the priors. In numbers: how probable was the posterior's
+# 90 % interval before the data? Where the answer is near 0.9, nothing was learnt.
 
 # %%
 prior, posterior = trees[B]["prior"], trees[B]["posterior"]
@@ -544,8 +547,8 @@ print("the posterior's correlation is", interval(draws["shock_correlation"]))
 # curve is nearly flat from zero to a large positive correlation. The posterior, which averages over the other
 # parameters where the profile maximises, stays wide and includes zero.
 #
-# With 97 days and two weak instruments, that is what can be said. For a lasting change neither the published
-# elasticity nor a much larger one is excluded, and where the centre lies depends on priors.
+# With 97 days and two weak instruments, that is what can be said. For a lasting change the interval of (b) reaches from
+# about the published elasticity to many times it, and where its centre lies depends on priors.
 #
 # ### Stocks
 #
@@ -636,7 +639,7 @@ print(f"rejected with AR(1) errors:                   {unrelated.ar1:.1%}")
 # * For forecasting a day ahead the model is no better than the last price.
 #
 # What the model does not explain: why the price is where it is, since most of its movement is the disturbance.
-# One-day-ahead errors are somewhat positively correlated, so the disturbance is not quite of the assumed form. Prices and
+# One-day-ahead errors are somewhat correlated from row to row, so the disturbance is not quite of the assumed form. Prices and
 # quantities are positive and skewed, and normal errors are not. Agents know the weather of the day but do not trade
 # ahead of it. Up to three whole weeks without rows cannot be placed in the calendar. And the sales of one dealer
 # stand for the supply of a market: if his customers come and go, that is a shock of demand to him and not to the

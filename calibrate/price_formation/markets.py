@@ -97,9 +97,9 @@ def _finite_parameters(observation, frame):
     half = float(observation.inputs(frame)["horizon"]) / 2
     holding = Prior(
         "LogNormal",
-        float(np.log(scales.response / half)),
+        float(np.log(scales.response / (half * scales.length))),
         1.5,
-        unit=scales.impact_unit and scales.impact_unit + "/time",
+        unit=scales.impact_unit and scales.impact_unit + "/time²",
         why="a surprise of supply held for half the sample moves the price as much as the surprise itself, within a factor "
         "of 20",
     )
@@ -122,7 +122,7 @@ def _random_parameters(observation, frame):
     scales = _Scales(observation, frame)
     terminal = Prior(
         "LogNormal",
-        float(np.log(scales.response)),
+        float(np.log(scales.response / scales.length)),
         1.0,
         unit=scales.impact_unit and scales.impact_unit + "/time",
         why="a period's surplus moves the final price by half of its spread, within a factor of 7",
@@ -142,7 +142,8 @@ def _stationary_parameters(observation, frame):
     depreciation = Prior(
         "LogNormal", float(np.log(0.3 / scales.length)), 0.5, unit="1/time", why="stocks last for two to six periods"
     )
-    absorption = Prior("Uniform", 0.0, 1.0, why="consumers take anything from none to all of a surprise at once")
+    # Nearly Beta(2, 2), and faster to simulate. A uniform prior would let chains wander where the share is almost 0 or 1.
+    absorption = Prior("Kumaraswamy", 2.0, 2.0, why="consumers take about half of a surprise at once, rarely all or nothing")
     return {
         "price_level": _level(scales),
         "price_impact": _impact(scales),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from walras.calibrate.errors import CalibrationError
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.problem import Problem
 from walras.model import PriceFormation, Quadratic
@@ -41,7 +42,7 @@ def placebo(problem: Problem, *, key, replications: int = 400, level: float = 0.
     restricted likelihood.
     """
     if not isinstance(problem.observation, ForeseenPrices):
-        raise TypeError("the placebo needs a problem observed by ForeseenPrices")
+        raise CalibrationError("problem is not observed by ForeseenPrices: the placebo needs the foreseen market")
     inputs = problem.inputs
     spread = jnp.std(inputs["supply"][inputs["step"]])
     observed = jnp.asarray(problem.observed[:, 0])

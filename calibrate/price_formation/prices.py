@@ -1,5 +1,6 @@
 """What every observation of prices shares: columns, noise, covariates."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -32,7 +33,7 @@ class Prices(Observation):
     targets: ClassVar[tuple[str, ...]] = ("price",)
 
     def __post_init__(self):
-        object.__setattr__(self, "demand", tuple(self.demand))
+        object.__setattr__(self, "demand", names(self.demand))
         for option, allowed in (
             ("supply", ("known", "measured", "latent")),
             ("noise", ("normal", "student_t")),
@@ -147,6 +148,11 @@ class Prices(Observation):
                 "prior on supply_sd says otherwise. Costs are in that unit."
             )
         return found
+
+
+def names(columns: str | Iterable[str]) -> tuple[str, ...]:
+    """Column names as a tuple; a string is one name."""
+    return (columns,) if isinstance(columns, str) else tuple(columns)
 
 
 def period(frame: pd.DataFrame) -> float:

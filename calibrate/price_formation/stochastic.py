@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.price_formation.prices import Prices, centred, effects, period, reliability
+from walras.calibrate.price_formation.prices import Prices, centred, effects, names, period, reliability
 from walras.calibrate.price_formation.state_space import (
     Dynamics,
     StateSpace,
@@ -34,8 +34,10 @@ class StochasticPrices(Prices):
     targets: ClassVar[tuple[str, ...]] = ("price", "supply")
 
     def __post_init__(self):
-        object.__setattr__(self, "instruments", tuple(self.instruments))
+        object.__setattr__(self, "instruments", names(self.instruments))
         super().__post_init__()
+        if not isinstance(self.correlated, bool):
+            raise CalibrationError(f"observation correlated is {self.correlated!r}: choose true or false")
         if self.noise == "student_t":
             raise CalibrationError(
                 "observation noise is 'student_t': the exact filter needs normal errors, use noise='normal' (or the "

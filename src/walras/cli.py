@@ -60,7 +60,7 @@ def fit(
     spec: Annotated[Path, typer.Argument(help="The specification, a TOML file.")],
     out: Annotated[Path, typer.Option(help="An empty or new folder for the run.")],
 ):
-    """Fit a specification and write the run directory with its report."""
+    """Fit a specification and write the run directory with its report. Exits with 1 if a check fails."""
     _prepare()
     from walras.calibrate import run
     from walras.calibrate.fitting import fit as fit_problem
@@ -82,6 +82,8 @@ def fit(
     console.print(_posterior_table(run.summary(problem, tree)))
     _print_checks(console, judged)
     console.print(f"report: {write_report(problem, tree, folder / 'report.html')}", markup=False, soft_wrap=True)
+    if judged.verdict == "fail":
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -6,7 +6,8 @@ import pytest
 from simulated import series
 
 from walras import WalrasError
-from walras.calibrate import NUTS, CalibrationError, Prior, Problem, StochasticPrices, load
+from walras.calibrate import NUTS, CalibrationError, ForeseenPrices, Prior, Problem, StochasticPrices, load
+from walras.calibrate.predictive import _extended
 from walras.data import standard
 
 
@@ -133,3 +134,25 @@ def test_single_precision():
 def test_a_missing_run(tmp_path):
     with pytest.raises(CalibrationError, match=r"posterior\.nc does not exist: give the posterior\.nc of a run"):
         load(tmp_path / "posterior.nc")
+
+
+def test_the_future_of_a_target_is_missing_whatever_its_column_is_called():
+    """A quantity that is not called supply must not be forecast from its own mean."""
+    problem = stationary(standard(raw().rename(columns={"supply": "q"})), supply_column="q")
+    extended, rows = _extended(problem, None)
+    assert rows == 1
+    assert np.isnan(np.asarray(extended.observed)[-1]).all()
+
+
+def test_a_word_for_a_switch():
+    with pytest.raises(CalibrationError, match="correlated is 'yes'"):
+        StochasticPrices(errors="ar1", correlated="yes")
+
+
+def test_one_column_name_is_one_column():
+    assert ForeseenPrices(demand="rain").demand == ("rain",)
+
+
+def test_an_observation_of_another_market():
+    with pytest.raises(CalibrationError, match="StochasticPrices"):
+        Problem("stationary", series(), ForeseenPrices())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from simulated import series
 
-from walras.calibrate import ForeseenPrices, Problem, StochasticPrices
+from walras.calibrate import CalibrationError, ForeseenPrices, Problem, StochasticPrices
 from walras.calibrate.price_formation.placebo import placebo
 
 ROWS, REPLICATIONS, PERSISTENCE = 80, 400, 0.8
@@ -44,5 +44,5 @@ def test_unrelated_supply_and_white_noise():
 
 
 def test_it_needs_the_foreseen_market():
-    with pytest.raises(TypeError, match="ForeseenPrices"):
+    with pytest.raises(CalibrationError, match="ForeseenPrices"):
         placebo(Problem("stationary", series(), StochasticPrices()), key=jax.random.key(0))

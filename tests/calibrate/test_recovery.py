@@ -40,17 +40,18 @@ def problem(name, observation=None):
     return Problem(market, series(ROWS), observation or usual)
 
 
-def assert_nominal(shares):
+def assert_nominal(shares, scalar_band=SCALAR_BAND):
     for name, share in shares.items():
-        band = PATH_BAND if name == "supply_path" else SCALAR_BAND
+        band = PATH_BAND if name == "supply_path" else scalar_band
         assert abs(share - LEVEL) <= band, f"{name}: {share:.2f} of truths lie in 90 % intervals"
 
 
 @pytest.mark.statistical
 def test_foreseen_market_with_known_supply():
-    """Each of seven shares within ±0.15 of 0.9 over 60 markets: a false alarm in 2e-3 of keys."""
-    shares = coverage(problem("foreseen, known"), SHORT, key=jax.random.key(1), replications=REPLICATIONS)
-    assert_nominal(shares)
+    """Each of eight shares within ±0.21 of 0.9 over 30 markets: a false alarm in 4e-3 of keys."""
+    shares = coverage(problem("foreseen, known"), SHORT, key=jax.random.key(1), replications=30)
+    print(shares)
+    assert_nominal(shares, scalar_band=0.21)
 
 
 @pytest.mark.slow
