@@ -269,7 +269,7 @@ plt.show()
 # ## Fitting
 
 # %%
-sampler = NUTS(warmup=500, draws=750, target_accept=0.98, chunk=25)
+sampler = NUTS(warmup=500, draws=500, target_accept=0.95, chunk=25)
 trees = {name: fit(problem, sampler, key=next(keys)) for name, problem in problems.items()}
 for name, problem in problems.items():
     print(name)
