@@ -47,6 +47,14 @@ class Observation(ABC):
         """The observation's own parameters, such as a noise scale, with their defaults."""
         return {}
 
+    def ridge(self, name: str, params: Parameters, inputs: Inputs) -> Any | None:
+        """How far the parameters sampled before `name` shift the values of `name` that fit the data; None if unknown.
+
+        In the unconstrained coordinate of `name` (NumPyro's `biject_to`), relative to which a sampler then moves: this
+        changes how it steps, never what it samples.
+        """
+        return None
+
     def latents(self, params: Parameters, inputs: Inputs) -> Inputs:
         """Inputs completed by what is sampled beside the parameters (NumPyro statements); as they are by default."""
         return inputs

@@ -7,12 +7,11 @@ import pandas as pd
 import xarray as xr
 from numpyro import handlers
 
+from walras.calibrate.compiling import quickly
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.problem import Problem
 from walras.calibrate.tree import observed_columns, to_tree
 from walras.model import Status
-
-_BATCH = 50  # draws evaluated together: bounds memory
 
 
 def _flat(values: dict) -> dict[str, np.ndarray]:
@@ -21,9 +20,9 @@ def _flat(values: dict) -> dict[str, np.ndarray]:
 
 
 def _over_draws(function, *arguments):
-    """`function` of each draw, compiled once and mapped in batches; NumPy arrays (draws, …)."""
-    count = jax.tree.leaves(arguments)[0].shape[0]
-    mapped = jax.jit(lambda args: jax.lax.map(lambda a: function(*a), args, batch_size=min(_BATCH, count)))
+    """`function` of each draw in turn; NumPy arrays (draws, …)."""
+    # Not vectorised: that would take longer to compile than it saves.
+    mapped = quickly(lambda arguments: jax.lax.map(lambda draw: function(*draw), arguments))
     return jax.tree.map(np.asarray, mapped(arguments))
 
 

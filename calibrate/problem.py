@@ -113,12 +113,22 @@ class Problem:
 
     def forward(self, inputs) -> tuple[dict, object, Law]:
         """Parameters, equilibrium and law of one draw: the part of the NumPyro program before the data."""
-        params = self.priors() if callable(self.priors) else {n: _sample(n, p) for n, p in self.priors.items()}
+        params = self.priors() if callable(self.priors) else self._parameters(inputs)
         inputs = self.observation.latents(params, inputs)
         equilibrium = self.build(params, inputs)
         for name, value in self.observation.quantities(equilibrium, params, inputs).items():
             numpyro.deterministic(name, value)
         return params, equilibrium, self.observation.law(equilibrium, params, inputs)
+
+    def _parameters(self, inputs) -> dict:
+        params = {}
+        for name, prior in self.priors.items():
+            if isinstance(prior, Prior):
+                ridge = self.observation.ridge(name, params, inputs)
+                params[name] = numpyro.sample(name, prior.distribution(), infer={} if ridge is None else {"ridge": ridge})
+            else:
+                params[name] = jnp.asarray(prior, float)
+        return params
 
     def model(self, observed="data", inputs=None):
         """The NumPyro program. Conditioned on the problem's data; `observed=None` leaves them to be simulated.
@@ -190,10 +200,6 @@ def _check_prior(name: str, prior, parameter: Parameter | None):
 
 def _range(parameter):
     return "" if parameter is None else f" in [{parameter.lower}, {parameter.upper}]"
-
-
-def _sample(name, prior):
-    return numpyro.sample(name, prior.distribution()) if isinstance(prior, Prior) else jnp.asarray(prior, float)
 
 
 def _path(function):

@@ -14,16 +14,18 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import biject_to
-from numpyro.infer import init_to_median, init_to_sample, init_to_uniform, init_to_value
+from numpyro.distributions.transforms import AffineTransform, ComposeTransform
+from numpyro.infer import init_to_median, init_to_sample, init_to_uniform
 from numpyro.infer.hmc import hmc
-from numpyro.infer.reparam import LocScaleReparam
+from numpyro.infer.reparam import ExplicitReparam
 from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 
+from walras.calibrate.compiling import quickly
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.problem import OBSERVED, Problem
 
 _INITIAL = {"median": init_to_median, "prior": init_to_sample, "uniform": init_to_uniform}
-_DECENTRED = "_decentered"  # NumPyro's suffix for the standardised copy of a location-scale site
+_BASE = "_base"  # NumPyro's suffix for a site in other coordinates
 _DATA_SITES = (OBSERVED, "solved")
 _TIMED_GRADIENTS, _USUAL_STEPS = 20, 15
 # Before the mass matrix is known, long trajectories of tiny steps cost more than all the draws after them.
@@ -136,9 +138,8 @@ class Chains:
 
     def __init__(self, problem: Problem, sampler: NUTS):
         self.problem, self.sampler = problem, sampler
-        sites = _location_scale_sites(problem)
-        self._model = handlers.reparam(problem.model, config=_decentre(sites))
-        self._initial = _initial(sampler, problem, sites)
+        self._model = handlers.reparam(problem.model, config=_coordinate)
+        self._initial = _initial(sampler, problem)
         # One jitted potential: its trace is shared by every place where the kernel evaluates it.
         potential = jax.jit(lambda z, data: potential_energy(self._model, (), data, z))
         self._init_kernel, self._sample_kernel = hmc(potential_fn_gen=lambda **data: lambda z: potential(z, data), algo="NUTS")
@@ -210,7 +211,7 @@ class Chains:
             transforms = {name: biject_to(site["fn"].support) for name, site in sites.items()}
             return transform_fn(transforms, {name: site["value"] for name, site in sites.items()}, invert=True)
 
-        return jax.jit(jax.vmap(one))
+        return quickly(lambda keys: jax.lax.map(one, keys))
 
     def _start(self, keys, z, data):
         """The kernel's state at unconstrained points; raises when none of a chain's density is finite there."""
@@ -258,7 +259,7 @@ class Chains:
             values = jax.vmap(jax.vmap(constrain, (0, None)), (0, None))(draws, data)
             return state, (_chains_first(values), _chains_first(statistics))
 
-        lowered_start = jax.jit(start).lower(keys, first, data)
+        lowered_start = quickly(start).lower(keys, first, data)
         lowered_advance = jax.jit(advance).lower(jax.eval_shape(start, keys, first, data), data)
         with ThreadPoolExecutor(2) as pool:
             self._programs = tuple(pool.map(lambda lowered: lowered.compile(), (lowered_start, lowered_advance)))
@@ -294,29 +295,27 @@ def _chains_first(tree):
 
 
 def _public(values):
-    return {n: v for n, v in values.items() if not n.endswith(_DECENTRED) and n not in _DATA_SITES}
+    return {n: v for n, v in values.items() if not n.endswith(_BASE) and n not in _DATA_SITES}
 
 
-def _location_scale_sites(problem):
-    """The problem's latent sites whose distribution has a location and a scale, with that distribution."""
-    found = {}
-    for name, site in problem.sites(lambda: problem.forward(problem.inputs)).items():
-        if site["type"] == "sample" and not site["is_observed"]:
-            base = site["fn"]
-            while isinstance(base, dist.Independent | dist.ExpandedDistribution):
-                base = base.base_dist
-            if isinstance(base, dist.Normal | dist.Cauchy | dist.Laplace | dist.StudentT):
-                found[name] = base
-    return found
+def _coordinate(site) -> ExplicitReparam | None:
+    """Where the sampler moves in place of a site's own values, if elsewhere.
+
+    Along the ridge that the program says the likelihood has; and standardised, so that a prior's units do not matter.
+    """
+    if site["is_observed"]:
+        return None
+    if "ridge" in site["infer"]:
+        return ExplicitReparam([biject_to(site["fn"].support).inv, AffineTransform(-site["infer"]["ridge"], 1.0)])
+    base = site["fn"]
+    while isinstance(base, dist.Independent | dist.ExpandedDistribution):
+        base = base.base_dist
+    if isinstance(base, dist.Normal | dist.Cauchy | dist.Laplace | dist.StudentT):
+        return ExplicitReparam(AffineTransform(-base.loc / base.scale, 1.0 / base.scale))
+    return None
 
 
-def _decentre(sites):
-    """Standardise location-scale sites inside the sampler, so that a prior's units do not matter to it."""
-    shapes = {name: ["df"] if isinstance(base, dist.StudentT) else [] for name, base in sites.items()}
-    return {name: LocScaleReparam(0.0, shape_params=shape) for name, shape in shapes.items()}
-
-
-def _initial(sampler, problem, sites):
+def _initial(sampler, problem):
     if isinstance(sampler.init, str):
         return _INITIAL[sampler.init]()
     unknown = sorted(set(sampler.init) - set(problem.sampled))
@@ -324,13 +323,13 @@ def _initial(sampler, problem, sites):
         raise CalibrationError(
             f"sampler init names the unknown parameter {unknown[0]!r}: sampled are {', '.join(problem.sampled)}"
         )
-    values = {}
-    for name, value in sampler.init.items():
-        value = jnp.asarray(value, float)
-        if name in sites:
-            prior = problem.priors[name].distribution()
-            prior = getattr(prior, "base_dist", prior)
-            values[name + _DECENTRED] = (value - prior.loc) / prior.scale
-        else:
-            values[name] = value
-    return init_to_value(values=values)
+    given = {name: jnp.asarray(value, float) for name, value in sampler.init.items()}
+
+    def strategy(site):
+        name = site["name"]
+        if site["type"] == "sample" and name.removesuffix(_BASE) in given and not site["is_observed"]:
+            value = given[name.removesuffix(_BASE)]
+            return value if name in given else ComposeTransform(site["fn"].transforms)(value)
+        return init_to_uniform(site)
+
+    return strategy

@@ -108,5 +108,6 @@ class ForeseenPrices(Prices):
         return [
             *super().notes(frame),
             "Agents of this benchmark foresee the whole supply path, so its one-step scores use the future.",
-            "Consumption is taken to be the sample mean of supply: what moves the price is supply less that mean.",
+            "Consumption is taken to be the sample mean of supply: what moves the price is supply less that mean, which is "
+            "zero where a day is closed or its supply is missing.",
         ]

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -95,6 +96,7 @@ class Prices(Observation):
         return {
             "price_mean": float(np.nanmean(price)),
             "price_sd": float(np.nanstd(price)),
+            "price_moves": float(np.std(np.diff(price[np.isfinite(price)]))),
             "supply_mean": 0.0 if latent else float(np.nanmean(quantity)),
             "supply_sd": 1.0 if latent else float(np.nanstd(quantity)),
             "period": period(self.series(frame)),
@@ -103,17 +105,7 @@ class Prices(Observation):
     def parameters(self, frame: pd.DataFrame) -> dict[str, Parameter]:
         frame, scale = self.series(frame), self.scales(frame)
         unit = frame.attrs["units"].get(self.price_column, "")
-        found = {
-            "price_noise": Parameter(
-                Prior(
-                    "HalfNormal",
-                    scale["price_sd"],
-                    unit=unit,
-                    why="what the market leaves unexplained is no larger than the price's own spread",
-                ),
-                lower=0.0,
-            )
-        }
+        found = {}
         if self.errors == "ar1":
             found["error_persistence"] = Parameter(
                 Prior("Uniform", 0.0, 1.0, why="correlation of the error from one period to the next; it does not alternate"),
@@ -126,7 +118,22 @@ class Prices(Observation):
             )
         if self.demand:
             found["demand_effect"] = Parameter(effects(frame, self.demand, scale["price_sd"], f"{unit} per unit", "the price"))
+        found["price_noise"] = Parameter(
+            Prior(
+                "HalfNormal",
+                scale["price_sd"],
+                unit=unit,
+                why="what the market leaves unexplained is no larger than the price's own spread",
+            ),
+            lower=0.0,
+        )
         return found
+
+    def ridge(self, name, params, inputs):
+        # The data identify the error's innovations, of spread noise · √(1 − persistence²); noise is sampled as its log.
+        if name != "price_noise" or "error_persistence" not in params:
+            return None
+        return -0.5 * jnp.log1p(-(params["error_persistence"] ** 2))
 
     def coordinates(self, frame: pd.DataFrame) -> dict[str, list]:
         times = self.series(frame).index
@@ -141,7 +148,7 @@ class Prices(Observation):
         for what, values in (("price", self.price(frame)), ("supply", self.quantity(frame))):
             missing = int(np.isnan(values).sum())
             if missing and not (what == "supply" and self.supply == "latent"):
-                found.append(f"{missing} of {len(values)} values of {what} are missing; they are inferred, never filled.")
+                found.append(f"{missing} of {len(values)} values of {what} are missing; the likelihood leaves them out.")
         if self.supply == "latent":
             found.append(
                 "Prices alone cannot tell the scale of supply: its unit here is its own standard deviation, unless a "

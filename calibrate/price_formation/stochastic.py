@@ -72,12 +72,14 @@ class StochasticPrices(Prices):
             "since": since,
             "period": np.asarray(length),
             "horizon": np.asarray(since[-1] + length),
+            "price_moves": np.asarray(self.scales(frame)["price_moves"]),
             "demand": centred(frame, self.demand, self.price_column),
             "instruments": centred(frame, self.instruments, self.price_column),
         }
 
     def parameters(self, frame):
         found = super().parameters(frame)
+        noise = found.pop("price_noise")  # last: see `ridge`
         scale = self.scales(frame)
         unit = self.series(frame).attrs["units"].get(self.supply_column, "")
         latent = self.supply == "latent"
@@ -103,7 +105,19 @@ class StochasticPrices(Prices):
             found["shock_correlation"] = Parameter(
                 Prior("Uniform", -1.0, 1.0, why="sellers may bring more on days of high demand, or less"), -1.0, 1.0
             )
-        return found
+        return {**found, "price_noise": noise}
+
+    def ridge(self, name, params, inputs):
+        # The data identify how prices move with sales, −impact + correlation · (spread of the error's innovations) / (spread
+        # of sales), and the spread of what is left, noise · √(1 − correlation²): a larger impact wants a larger correlation,
+        # and that a larger noise.
+        correlation = params.get("shock_correlation")
+        if name == "shock_correlation":
+            impact = params.get("price_impact", params.get("trading_cost"))
+            return 2.0 * impact * params["supply_sd"] / inputs["price_moves"]
+        if name == "price_noise" and correlation is not None:
+            return super().ridge(name, params, inputs) - 0.5 * jnp.log1p(-(correlation**2))
+        return super().ridge(name, params, inputs)
 
     def law(self, equilibrium, params, inputs):
         length, rows = inputs["period"], inputs["gap"].size

@@ -146,7 +146,7 @@ def test_an_unknown_market_is_named():
 def test_missing_prices_are_counted_and_say_nothing():
     """NaN must be masked: the density is that of the other rows, and the reader is told how many."""
     whole, gap = problem(), problem(missing=[("price", 4), ("price", 9)])
-    assert "2 of 12 values of price are missing; they are inferred, never filled." in gap.observation.notes(gap.data)
+    assert "2 of 12 values of price are missing; the likelihood leaves them out." in gap.observation.notes(gap.data)
     values = {name: jnp.asarray(0.3) for name in whole.sampled} | {"demand_effect": jnp.zeros(2)}
     law = law_at(whole, values)
     rows = law.one_step_ahead(whole.observed).log_density
