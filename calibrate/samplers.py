@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.distributions.transforms import AffineTransform, ComposeTransform
@@ -140,8 +141,9 @@ class Chains:
         self.problem, self.sampler = problem, sampler
         self._model = handlers.reparam(problem.model, config=_coordinate)
         self._initial = _initial(sampler, problem)
-        # One jitted potential: its trace is shared by every place where the kernel evaluates it.
-        potential = jax.jit(lambda z, data: potential_energy(self._model, (), data, z))
+        # One jitted potential: its trace is shared by every place where the kernel evaluates it. Of one vector, not of many
+        # sites: the kernel's own steps are then few, and compile and run in half the time.
+        potential = jax.jit(lambda z, data: potential_energy(self._model, (), data, self._by_site(z)))
         self._init_kernel, self._sample_kernel = hmc(potential_fn_gen=lambda **data: lambda z: potential(z, data), algo="NUTS")
         self._programs: Any = None  # the compiled start and chunk
         self._last: Any = None  # the kernel's state at the end of the last run
@@ -200,18 +202,24 @@ class Chains:
     def _data(self):
         return {"observed": self.problem.observed, "inputs": self.problem.inputs}
 
+    def _first_point(self, key):
+        """Unconstrained starting values by site."""
+        seeded = handlers.substitute(handlers.seed(self._model, key), substitute_fn=self._initial)
+        trace = handlers.trace(seeded).get_trace(observed=None)
+        sites = {n: s for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"] and n != OBSERVED}
+        transforms = {name: biject_to(site["fn"].support) for name, site in sites.items()}
+        return transform_fn(transforms, {name: site["value"] for name, site in sites.items()}, invert=True)
+
     @cached_property
     def _first_points(self):
-        """The compiled function from keys (chains,) to unconstrained starting values, one for each chain."""
+        """The compiled function from keys (chains,) to unconstrained starting vectors (chains, dimension)."""
+        return quickly(lambda keys: jax.lax.map(lambda key: ravel_pytree(self._first_point(key))[0], keys))
 
-        def one(key):
-            seeded = handlers.substitute(handlers.seed(self._model, key), substitute_fn=self._initial)
-            trace = handlers.trace(seeded).get_trace(observed=None)
-            sites = {n: s for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"] and n != OBSERVED}
-            transforms = {name: biject_to(site["fn"].support) for name, site in sites.items()}
-            return transform_fn(transforms, {name: site["value"] for name, site in sites.items()}, invert=True)
-
-        return quickly(lambda keys: jax.lax.map(one, keys))
+    @cached_property
+    def _by_site(self):
+        """The function from an unconstrained vector to unconstrained values by site."""
+        shapes = jax.eval_shape(self._first_point, jax.random.key(0))
+        return ravel_pytree(jax.tree.map(lambda site: np.zeros(site.shape, site.dtype), shapes))[1]
 
     def _start(self, keys, z, data):
         """The kernel's state at unconstrained points; raises when none of a chain's density is finite there."""
@@ -234,21 +242,22 @@ class Chains:
         sampler = self.sampler
 
         def start(keys, z, data):
-            def one(key, z):
+            def one(chain):
+                key, z = chain
                 return self._init_kernel(
                     z,
                     sampler.warmup,
-                    dense_mass=[tuple(sorted(first))] if sampler.dense_mass else [],
+                    dense_mass=sampler.dense_mass,
                     target_accept_prob=sampler.target_accept,
                     max_tree_depth=(min(_WARMUP_TREE_DEPTH, sampler.max_tree_depth), sampler.max_tree_depth),
                     model_kwargs=data,
                     rng_key=key,
                 )
 
-            return jax.vmap(one)(keys, z)
+            return jax.lax.map(one, (keys, z))
 
         def constrain(z, data):
-            return constrain_fn(self._model, (), data, z, return_deterministic=True)
+            return constrain_fn(self._model, (), data, self._by_site(z), return_deterministic=True)
 
         def advance(state, data):
             def step(state, _):
@@ -260,7 +269,7 @@ class Chains:
             return state, (_chains_first(values), _chains_first(statistics))
 
         lowered_start = quickly(start).lower(keys, first, data)
-        lowered_advance = jax.jit(advance).lower(jax.eval_shape(start, keys, first, data), data)
+        lowered_advance = quickly(advance).lower(jax.eval_shape(start, keys, first, data), data)
         with ThreadPoolExecutor(2) as pool:
             self._programs = tuple(pool.map(lambda lowered: lowered.compile(), (lowered_start, lowered_advance)))
 

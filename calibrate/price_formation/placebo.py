@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from walras.calibrate.compiling import quickly
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.problem import Problem
@@ -55,7 +56,7 @@ def placebo(problem: Problem, *, key, replications: int = 400, level: float = 0.
         return jnp.stack([_p_value(price, regressors, inputs["elapsed"], persistences) for persistences in grids])
 
     grids = (_PERSISTENCES[:1], _PERSISTENCES)
-    rejected = np.asarray(jax.jit(jax.vmap(one))(prices, shocks)) < level
+    rejected = np.asarray(quickly(jax.vmap(one))(prices, shocks)) < level
     return Placebo(*map(float, rejected.mean(axis=0)), level, replications)
 
 
