@@ -18,7 +18,7 @@ from walras.calibrate.predictive import one_step_densities
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import NUTS, chains
 
-_REFIT_CHUNKS = 2  # of draws kept at each origin: the mean score is then within 0.005 of that with five times as many
+REFIT_CHUNKS = 2  # of draws kept at each origin: the mean score is then within 0.005 of that with five times as many
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,14 @@ def rolling_scores(problem: Problem, sampler: NUTS, *, key, origins: int = 4, sh
     """One-step-ahead log density of each of the last rows (rows,), refitted at rolling origins; NaN before the first.
 
     At each origin the posterior is that of the rows before it; within a block the model is then told each row in turn,
-    its parameters unchanged. Chains start from the fit to all rows and move for as long as they are then kept.
+    its parameters unchanged. Chains start from the fit to all rows and move for as long as they are then kept. Default
+    priors stay those of the problem: their centres and scales come from all of its rows.
     """
     compiled = chains(problem, sampler)
     if not compiled.ready:
         compiled.run(jax.random.split(key, sampler.chains))
     starts, ends = origins_of(len(problem.data), origins, share)
-    refits = [compiled.rerun(problem.observed.at[start:].set(jnp.nan), _REFIT_CHUNKS) for start in starts]
+    refits = [compiled.rerun(problem.observed.at[start:].set(jnp.nan), REFIT_CHUNKS) for start in starts]
     latent = {name: np.concatenate([values[name] for values in refits]) for name in problem.latent}
     densities = one_step_densities(problem, latent).reshape(origins, -1, len(problem.data))
     scores = logsumexp(densities, axis=1) - np.log(densities.shape[1])

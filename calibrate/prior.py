@@ -38,7 +38,7 @@ class Prior:
         kind = getattr(dist, self.family, None)
         if kind is None or not (isinstance(kind, type) and issubclass(kind, dist.Distribution)):
             raise CalibrationError(
-                f"prior family {self.family!r} is not a NumPyro distribution: use a name such as 'LogNormal' or 'Normal'"
+                f"prior family {self.family!r} is not a distribution class of NumPyro: use one such as 'LogNormal'"
             )
         try:
             made = kind(*(np.asarray(a, float) for a in self.args), validate_args=True)
@@ -51,14 +51,6 @@ class Prior:
                 f"prior family {self.family!r} is discrete, and samplers move continuously: use one such as 'LogNormal'"
             )
         return made.to_event(len(made.batch_shape)) if made.batch_shape else made
-
-    def covers_only(self, lower: float, upper: float) -> bool:
-        """Whether the prior has no mass below `lower` or above `upper`, judged by its support at points outside."""
-        probes = [lower - gap for gap in (1e-6, 1.0, 1e6)] + [upper + gap for gap in (1e-6, 1.0, 1e6)]
-        distribution = self.distribution()
-        support = distribution.support or dist.constraints.real
-        shape = distribution.event_shape
-        return not any(bool(np.all(support(np.full(shape, point)))) for point in probes if math.isfinite(point))
 
     def to_json(self) -> dict:
         return {"family": self.family, "args": list(self.args), "unit": self.unit, "why": self.why}
@@ -94,9 +86,32 @@ def _short(argument: Argument) -> str:
 class Parameter:
     """What a market or an observation says of one of its parameters: a default, and the values that make sense.
 
-    `default` is a `Prior`, or a number for a parameter that is held fixed unless the user gives it a prior.
+    `default` is a `Prior`, or a number for a parameter that is held fixed unless the user gives it a prior. Values lie
+    strictly between `lower` and `upper`, or are one of those two if it is in `attains`.
     """
 
     default: Prior | float
     lower: float = -math.inf
     upper: float = math.inf
+    attains: tuple[float, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.default.distribution().event_shape if isinstance(self.default, Prior) else ()
+
+    @property
+    def range(self) -> str:
+        """The values that make sense, as an interval: "(0, 1]"."""
+        left, right = ("[" if self.lower in self.attains else "("), ("]" if self.upper in self.attains else ")")
+        return f"{left}{self.lower:g}, {self.upper:g}{right}"
+
+    def allows(self, value: float) -> bool:
+        return self.lower < value < self.upper or value in self.attains
+
+    def covers(self, prior: Prior) -> bool:
+        """Whether all values of a prior make sense, but for single points at the ends."""
+        support = prior.distribution().support
+        while isinstance(support, dist.constraints.independent):
+            support = support.base_constraint
+        low, high = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
+        return bool(np.all(np.asarray(low) >= self.lower) and np.all(np.asarray(high) <= self.upper))

@@ -1,6 +1,7 @@
 """A calibration problem: a market, its data, how it is observed, and priors."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -149,8 +150,12 @@ class Problem:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the problem's canonical JSON and of the data's bytes."""
+        """A hash of the problem's canonical JSON, of the source of its functions, and of the data's bytes and clock."""
         digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())
+        for function in (self.market, self.priors):
+            if callable(function):
+                digest.update(_source(function))
+        digest.update(str(self.data.attrs.get("time_unit")).encode())
         for name in [*self.data.index.names, *self.data.columns]:
             digest.update(str(name).encode())
         digest.update(pd.util.hash_pandas_object(self.data).to_numpy().tobytes())
@@ -187,19 +192,29 @@ class Problem:
 def _check_prior(name: str, prior, parameter: Parameter | None):
     if isinstance(prior, bool) or not isinstance(prior, Prior | int | float):
         raise CalibrationError(f"prior of {name!r} is {prior!r}: give a Prior, or a number that fixes the parameter")
-    if not isinstance(prior, Prior):
-        inside = parameter is None or parameter.lower <= prior <= parameter.upper
-        if not (np.isfinite(prior) and inside):
-            raise CalibrationError(f"{name} is fixed at {prior}: give a finite number{_range(parameter)}")
-    elif parameter is not None and not prior.covers_only(parameter.lower, parameter.upper):
+    if not isinstance(prior, Prior) and not np.isfinite(prior):
+        raise CalibrationError(f"{name} is fixed at {prior}: give a finite number")
+    if parameter is None:
+        return
+    shape = prior.distribution().event_shape if isinstance(prior, Prior) else ()
+    if shape != parameter.shape:
+        wanted = f"sequences of {parameter.shape[0]} numbers, one for each column" if parameter.shape else "single numbers"
+        raise CalibrationError(f"prior of {name!r} is {prior}, whose values have shape {shape}: give a Prior of {wanted}")
+    if isinstance(prior, Prior) and not parameter.covers(prior):
         raise CalibrationError(
-            f"prior of {name!r} is {prior}, which allows values outside [{parameter.lower}, {parameter.upper}]: choose a "
-            "family with that support, such as " + ("LogNormal" if np.isinf(parameter.upper) else "Uniform")
+            f"prior of {name!r} is {prior}, which allows values outside {parameter.range}: choose a family with that "
+            "support, such as " + ("LogNormal" if np.isinf(parameter.upper) else "Uniform")
         )
+    if not isinstance(prior, Prior) and not parameter.allows(prior):
+        raise CalibrationError(f"{name} is fixed at {prior}: give a number in {parameter.range}")
 
 
-def _range(parameter):
-    return "" if parameter is None else f" in [{parameter.lower}, {parameter.upper}]"
+def _source(function) -> bytes:
+    """The text of a function, so that an edited one is another; what cannot be read is known by its path alone."""
+    try:
+        return inspect.getsource(function).encode()
+    except (OSError, TypeError):
+        return b""
 
 
 def _path(function):

@@ -78,6 +78,8 @@ class NUTS:
                 raise CalibrationError(f"sampler {name} is {value!r}: give a whole number of at least {lowest}")
         if not isinstance(self.target_accept, int | float) or not 0.0 < self.target_accept < 1.0:
             raise CalibrationError(f"sampler target_accept is {self.target_accept!r}: give a number between 0 and 1")
+        if not isinstance(self.dense_mass, bool):
+            raise CalibrationError(f"sampler dense_mass is {self.dense_mass!r}: choose true or false")
         if isinstance(self.init, str) and self.init not in _INITIAL:
             raise CalibrationError(f"sampler init is {self.init!r}: choose one of {', '.join(_INITIAL)}, or give values")
         if self.processes > self.chains:
@@ -210,15 +212,20 @@ class Chains:
         transforms = {name: biject_to(site["fn"].support) for name, site in sites.items()}
         return transform_fn(transforms, {name: site["value"] for name, site in sites.items()}, invert=True)
 
+    def _first_points(self, keys):
+        """Unconstrained starting vectors (chains, dimension) from keys (chains,)."""
+        with jax.numpy_rank_promotion("allow"):  # NumPyro promotes ranks when it draws vectors to start from
+            return self._draw_first_points(keys)
+
     @cached_property
-    def _first_points(self):
-        """The compiled function from keys (chains,) to unconstrained starting vectors (chains, dimension)."""
+    def _draw_first_points(self):
         return quickly(lambda keys: jax.lax.map(lambda key: ravel_pytree(self._first_point(key))[0], keys))
 
     @cached_property
     def _by_site(self):
         """The function from an unconstrained vector to unconstrained values by site."""
-        shapes = jax.eval_shape(self._first_point, jax.random.key(0))
+        with jax.numpy_rank_promotion("allow"):
+            shapes = jax.eval_shape(self._first_point, jax.random.key(0))
         return ravel_pytree(jax.tree.map(lambda site: np.zeros(site.shape, site.dtype), shapes))[1]
 
     def _start(self, keys, z, data):

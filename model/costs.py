@@ -1,6 +1,7 @@
 """Costs of holding a position."""
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
@@ -16,3 +17,8 @@ class Quadratic(eqx.Module):
 
     def __call__(self, position):
         return 0.5 * self.strength * (position - self.centre) ** 2
+
+
+def convex(trading_cost: Float[Array, ""] | float, *costs: Quadratic) -> Array:
+    """Whether an agent who pays these costs has a convex problem."""
+    return jnp.all(jnp.stack([jnp.asarray(trading_cost) > 0, *(jnp.asarray(cost.strength) >= 0 for cost in costs)]))

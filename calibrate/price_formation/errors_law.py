@@ -12,8 +12,9 @@ class SeriesErrors(Law):
     """price = mean + u, where u has stationary scale `scale` and decays by persistence^elapsed between observations.
 
     The standardised innovations from one observed value to the next are independent, normal or (with
-    `degrees_of_freedom`) Student-t; missing values are stepped over by their elapsed time. `elapsed` (rows,) is time in
-    periods; `persistence` zero makes the errors independent.
+    `degrees_of_freedom`) Student-t; missing values are stepped over by their elapsed time. (That is exact for normal
+    innovations; for Student-t innovations with persistence, leaving a value out is thereby approximate.) `elapsed`
+    (rows,) is time in periods; `persistence` zero makes the errors independent.
     """
 
     pytree_data_fields = ("mean_price", "scale", "persistence", "degrees_of_freedom", "elapsed")

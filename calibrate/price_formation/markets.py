@@ -71,7 +71,8 @@ class _Scales:
 
     def __init__(self, observation, frame):
         scale = observation.scales(frame)
-        units = observation.series(frame).attrs["units"]
+        attrs = observation.series(frame).attrs
+        units, self.time = attrs["units"], attrs["time_unit"]
         self.price, self.supply = units.get(observation.price_column, ""), units.get(observation.supply_column, "")
         self.mean, self.sd, self.length = scale["price_mean"], scale["price_sd"], scale["period"]
         self.response = 0.5 * scale["price_sd"] / scale["supply_sd"]
@@ -99,7 +100,7 @@ def _finite_parameters(observation, frame):
         "LogNormal",
         float(np.log(scales.response / (half * scales.length))),
         1.5,
-        unit=scales.impact_unit and scales.impact_unit + "/time²",
+        unit=scales.impact_unit and f"{scales.impact_unit}/{scales.time}²",
         why="a surprise of supply held for half the sample moves the price as much as the surprise itself, within a factor "
         "of 20",
     )
@@ -107,7 +108,7 @@ def _finite_parameters(observation, frame):
         "Normal",
         0.0,
         scales.sd / half,
-        unit=scales.price and scales.price + "/time",
+        unit=scales.price and f"{scales.price}/{scales.time}",
         why="over the sample the price drifts by no more than two of its standard deviations either way",
     )
     return {
@@ -124,7 +125,7 @@ def _random_parameters(observation, frame):
         "LogNormal",
         float(np.log(scales.response / scales.length)),
         1.0,
-        unit=scales.impact_unit and scales.impact_unit + "/time",
+        unit=scales.impact_unit and f"{scales.impact_unit}/{scales.time}",
         why="a period's surplus moves the final price by half of its spread, within a factor of 7",
     )
     return {**_finite_parameters(observation, frame), "terminal_cost": Parameter(terminal, lower=0.0)}
@@ -136,21 +137,21 @@ def _stationary_parameters(observation, frame):
         "LogNormal",
         float(np.log(0.5 * scales.response / scales.length**2)),
         1.0,
-        unit=scales.impact_unit and scales.impact_unit + "/time²",
+        unit=scales.impact_unit and f"{scales.impact_unit}/{scales.time}²",
         why="a stock of one period's surprise moves the price about as much as the surprise itself, within a factor of 7",
     )
     depreciation = Prior(
-        "LogNormal", float(np.log(0.3 / scales.length)), 0.5, unit="1/time", why="stocks last for two to six periods"
+        "LogNormal", float(np.log(0.3 / scales.length)), 0.5, unit=f"1/{scales.time}", why="stocks last for two to six periods"
     )
     # Nearly Beta(2, 2), and faster to simulate. A uniform prior would let chains wander where the share is almost 0 or 1.
     absorption = Prior("Kumaraswamy", 2.0, 2.0, why="consumers take about half of a surprise at once, rarely all or nothing")
     return {
         "price_level": _level(scales),
         "price_impact": _impact(scales),
-        "absorption": Parameter(absorption, lower=0.0, upper=1.0),
+        "absorption": Parameter(absorption, lower=0.0, upper=1.0, attains=(0.0,)),
         "holding_cost": Parameter(holding, lower=0.0),
-        "depreciation": Parameter(depreciation, lower=0.0),
-        "discount": Parameter(2e-4, lower=0.0),
+        "depreciation": Parameter(depreciation, lower=0.0, attains=(0.0,)),
+        "discount": Parameter(2e-4, lower=0.0, attains=(0.0,)),
     }
 
 

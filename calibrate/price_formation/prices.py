@@ -185,7 +185,7 @@ def centred(frame: pd.DataFrame, columns: tuple[str, ...], price_column: str) ->
 def reliability() -> Parameter:
     """The share of the supply column's variance that is supply; the rest is measurement error."""
     why = "records of quantity are mostly right: about four fifths of their variance is supply"
-    return Parameter(Prior("Beta", 8.0, 2.0, why=why), lower=0.0, upper=1.0)
+    return Parameter(Prior("Beta", 8.0, 2.0, why=why), lower=0.0, upper=1.0, attains=(1.0,))
 
 
 def effects(frame: pd.DataFrame, columns: tuple[str, ...], spread: float, unit: str, what: str) -> Prior:

@@ -39,7 +39,7 @@ class Dynamics(NamedTuple):
         return self.error_scale * jnp.sqrt(2.0 * self.error_rate)
 
 
-def _decayed(rate, time):
+def decayed(rate, time):
     """∫₀ᵗ e^{−rate·s} ds = (1 − e^{−rate·t}) / rate, also at rate 0."""
     safe = jnp.where(rate == 0, 1.0, rate)
     return jnp.where(rate == 0, time, -jnp.expm1(-safe * time) / safe)
@@ -48,7 +48,7 @@ def _decayed(rate, time):
 def _responses(dynamics, time):
     """What a unit of Q, X̄ and u becomes after `time`: the entries of the transition, and their integrals."""
     theta, k, m = dynamics.reversion, dynamics.settling, dynamics.inflow
-    supply_integral, kept_integral = _decayed(theta, time), _decayed(k, time)
+    supply_integral, kept_integral = decayed(theta, time), decayed(k, time)
     supply, kept = 1.0 - theta * supply_integral, 1.0 - k * kept_integral
     # ∫₀ᵗ e^{−ϑ(t−s)} e^{−ks} ds, by its limit where the two rates nearly meet
     half = 0.5 * (k - theta) * time

@@ -11,6 +11,7 @@ from walras.calibrate.price_formation.prices import Prices, centred, effects, na
 from walras.calibrate.price_formation.state_space import (
     Dynamics,
     StateSpace,
+    decayed,
     stationary_covariance,
     transitions,
 )
@@ -87,7 +88,7 @@ class StochasticPrices(Prices):
             "LogNormal",
             float(np.log(5.0 / scale["period"])),
             1.5,
-            unit="1/time",
+            unit=f"1/{self.series(frame).attrs['time_unit']}",
             why="supply shocks last from a hundredth of a period to several periods",
         )
         found["supply_reversion"] = Parameter(reversion, lower=0.0)
@@ -111,9 +112,8 @@ class StochasticPrices(Prices):
         # The data identify how prices move with sales, −impact + correlation · (spread of the error's innovations) / (spread
         # of sales), and the spread of what is left, noise · √(1 − correlation²): a larger impact wants a larger correlation,
         # and that a larger noise.
-        correlation = params.get("shock_correlation")
-        if name == "shock_correlation":
-            impact = params.get("price_impact", params.get("trading_cost"))
+        correlation, impact = params.get("shock_correlation"), params.get("price_impact", params.get("trading_cost"))
+        if name == "shock_correlation" and impact is not None:
             return 2.0 * impact * params["supply_sd"] / inputs["price_moves"]
         if name == "price_noise" and correlation is not None:
             return super().ridge(name, params, inputs) - 0.5 * jnp.log1p(-(correlation**2))
@@ -195,9 +195,8 @@ def _over_gaps(dynamics, gaps, length):
 def _shift_response(dynamics, length):
     """What a unit of extra supply, held over one period, adds to (Q, X̄, u, mean Q, mean X̄) of that period."""
     k, m = dynamics.settling, dynamics.inflow
-    kept = -jnp.expm1(-k * length)
     safe = jnp.where(k == 0, 1.0, k)
-    position = jnp.where(k == 0, length, kept / safe)
+    position = decayed(k, length)
     mean = jnp.where(k * length < 1e-3, length / 2 - k * length**2 / 6, (length - position) / (safe * length))
     return jnp.stack([jnp.zeros(()), m * position, jnp.zeros(()), jnp.ones(()), m * mean])
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.model.costs import Quadratic
+from walras.model.costs import Quadratic, convex
 from walras.model.equilibrium import Status, status_of
 
 
@@ -92,10 +92,6 @@ def solve_foreseen(market, supply, horizon, mean_initial) -> PathEquilibrium:
     holding = Quadratic(0.0) if market.holding is None else market.holding
     terminal = Quadratic(0.0) if market.terminal is None else market.terminal
     price, position = closed_form(market.trading_cost, holding, terminal, supply, horizon, mean_initial)
-    convex = jnp.logical_and(
-        jnp.asarray(market.trading_cost) > 0,
-        jnp.logical_and(jnp.asarray(holding.strength) >= 0, jnp.asarray(terminal.strength) >= 0),
-    )
     return PathEquilibrium(
         times=(jnp.arange(supply.size) + 0.5) * (horizon / supply.size),
         price=price,
@@ -105,5 +101,5 @@ def solve_foreseen(market, supply, horizon, mean_initial) -> PathEquilibrium:
         trading_cost=market.trading_cost,
         holding=holding,
         terminal=terminal,
-        status=status_of(price, position, convex=convex),
+        status=status_of(price, position, convex=convex(market.trading_cost, holding, terminal)),
     )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.model.costs import Quadratic
+from walras.model.costs import Quadratic, convex
 from walras.model.equilibrium import Status, status_of
 from walras.model.supply import RandomSupply
 
@@ -123,10 +123,6 @@ def solve_random(market, supply: RandomSupply, horizon, mean_initial, steps) -> 
     terminal = Quadratic(0.0) if market.terminal is None else market.terminal
     times = (jnp.arange(steps) + 0.5) * (horizon / steps)
     level, supply_response, position_response = coefficients(market.trading_cost, holding, terminal, supply, horizon - times)
-    convex = jnp.logical_and(
-        jnp.asarray(market.trading_cost) > 0,
-        jnp.logical_and(jnp.asarray(holding.strength) >= 0, jnp.asarray(terminal.strength) >= 0),
-    )
     return AffineEquilibrium(
         times=times,
         level=level,
@@ -139,5 +135,5 @@ def solve_random(market, supply: RandomSupply, horizon, mean_initial, steps) -> 
         holding=holding,
         terminal=terminal,
         horizon=jnp.asarray(horizon, times.dtype),
-        status=status_of(level, supply_response, position_response, convex=convex),
+        status=status_of(level, supply_response, position_response, convex=convex(market.trading_cost, holding, terminal)),
     )

@@ -29,8 +29,7 @@ def coverage(problem: Problem, sampler: NUTS, *, key, replications: int, fitted:
     reconstruct = jax.jit(jax.vmap(lambda values, key, table: supply_of(fitted, values, key, table), in_axes=(0, 0, None)))
     inside = {name: [] for name in truths}
     for number, (key, table) in enumerate(zip(jax.random.split(fit_key, replications), shown, strict=True)):
-        with jax.numpy_rank_promotion("allow"):  # NumPyro promotes ranks when it draws vectors to start from
-            draws = chains.run(jax.random.split(key, sampler.chains), observed=table).values
+        draws = chains.run(jax.random.split(key, sampler.chains), observed=table).values
         draws = {name: array.reshape(-1, *array.shape[2:]) for name, array in draws.items()}
         if "supply_path" in truths and "supply_path" not in draws:
             latent = {name: draws[name] for name in fitted.latent}

@@ -98,7 +98,7 @@ CASES = {
     ),
     "a prior with the wrong support": (
         lambda: Problem("stationary", series(), StochasticPrices(), {"depreciation": Prior("Normal", 0.0, 1.0)}),
-        ["'depreciation'", "Normal(0, 1)", "[0.0, inf]", "LogNormal"],
+        ["'depreciation'", "Normal(0, 1)", "[0, inf)", "LogNormal"],
     ),
     "an unknown parameter": (
         lambda: Problem("stationary", series(), StochasticPrices(), {"depretiation": 0.1}),

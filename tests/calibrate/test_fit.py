@@ -4,6 +4,7 @@ One problem is compiled for the whole file, and one more for each program that m
 """
 
 import json
+from dataclasses import replace
 
 import arviz as az
 import jax
@@ -14,10 +15,12 @@ import pytest
 import scipy.special
 import statsmodels.api as sm
 import xarray as xr
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from numpyro import distributions as dist
+from numpyro.distributions import biject_to
 from numpyro.infer import MCMC, BarkerMH, init_to_median
 from numpyro.infer import NUTS as NumpyroNUTS
+from numpyro.infer.util import constrain_fn, potential_energy
 from scipy import stats
 from simulated import series
 
@@ -29,6 +32,7 @@ from walras.calibrate import (
     Problem,
     StochasticPrices,
     baselines,
+    comparing,
     fit,
     forecast,
     load,
@@ -224,6 +228,48 @@ def test_a_path_that_is_a_folder(tree, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["posterior.nc"]
 
 
+def ridged():
+    """A problem with every ridge: persistence with noise, and impact with correlation and noise."""
+    observation = StochasticPrices(errors="ar1", correlated=True, demand=("holiday",), instruments=("storm",))
+    return Problem("stationary", series(), observation)
+
+
+def test_coordinates_change_where_the_sampler_steps_and_not_what_it_samples():
+    """At the same parameters, the sampler's density must be the program's up to one constant (shifts and fixed scales)."""
+    made = ridged()
+    compiled = samplers.Chains(made, NUTS(init="prior"))
+    vectors = compiled._first_points(jax.random.split(jax.random.key(3), 6))
+    transforms = {name: biject_to(made.priors[name].distribution().support) for name in made.sampled}
+    differences = []
+    for vector in vectors:
+        ours = compiled._by_site(vector)
+        values = constrain_fn(compiled._model, (), compiled._data(), ours, return_deterministic=True)
+        usual = {name: transform.inv(values[name]) for name, transform in transforms.items()}
+        theirs = potential_energy(made.model, (), compiled._data(), usual)
+        differences.append(potential_energy(compiled._model, (), compiled._data(), ours) - theirs)
+    assert {name for name in ours if name.endswith("_base")} >= {"price_noise_base", "shock_correlation_base"}
+    assert_allclose(differences, differences[0], rtol=0, atol=1e-8)
+
+
+def test_starting_values_are_where_chains_start():
+    start = {"price_noise": 0.3, "shock_correlation": 0.25, "price_level": 1.1, "price_impact": 0.2}
+    compiled = samplers.Chains(ridged(), NUTS(init=start))
+    vector = compiled._first_points(jax.random.split(jax.random.key(3), 1))[0]
+    values = constrain_fn(compiled._model, (), compiled._data(), compiled._by_site(vector), return_deterministic=True)
+    for name, value in start.items():
+        assert_allclose(values[name], value, rtol=1e-9)
+
+
+def test_worker_processes_draw_what_one_process_draws(problem):
+    """The draws are those of the key: how chains are spread over processes must not matter to any of them."""
+    short = NUTS(chains=3, warmup=20, draws=30, chunk=50)
+    alone = samplers.run(problem, short, jax.random.key(4))
+    spread = samplers.run(problem, replace(short, processes=2), jax.random.key(4))
+    for name, values in alone.values.items():
+        assert_allclose(spread.values[name], values, rtol=1e-6)
+    assert_array_equal(spread.statistics["num_steps"], alone.statistics["num_steps"])
+
+
 def test_a_start_for_an_unknown_parameter(problem):
     with pytest.raises(CalibrationError, match="init names the unknown parameter 'cost': sampled are .*trading_cost"):
         fit(problem, NUTS(init={"cost": 1.0}), key=jax.random.key(0))
@@ -250,7 +296,7 @@ def test_a_rolling_score_is_the_mean_density_of_its_block(problem, tree, scores)
     starts, ends = origins_of(ROWS, 2, 0.4)
     assert (starts, ends) == ([24, 32], [32, 40])
     masked = problem.observed.at[starts[1] :].set(jnp.nan)
-    values = samplers.chains(problem, SAMPLER).rerun(masked, 4)
+    values = samplers.chains(problem, SAMPLER).rerun(masked, comparing.REFIT_CHUNKS)
     draws = [dict(zip(values, row, strict=True)) for row in zip(*(array.ravel() for array in values.values()), strict=True)]
     logs = [stats.norm.logpdf(problem.data["price"], foreseen_price(problem, one), one["price_noise"]) for one in draws]
     expected = scipy.special.logsumexp(logs, axis=0) - np.log(len(draws))

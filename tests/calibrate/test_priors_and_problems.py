@@ -51,13 +51,13 @@ def test_a_vector_prior_is_one_event():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("LogNormale", 0.0, 1.0), ["'LogNormale'", "NumPyro distribution", "LogNormal"]),
+        (("LogNormale", 0.0, 1.0), ["'LogNormale'", "distribution class of NumPyro", "LogNormal"]),
         (("Normal", 0.0, -1.0), ["Normal(0.0, -1.0)", "scale", "see numpyro.distributions.Normal"]),
         (("Normal", 0.0, float("nan")), ["Normal", "nan", "give a finite number"]),
         (("Normal", "zero", 1.0), ["Normal", "'zero'", "give a number"]),
         (("Normal", 0.0, 1.0, 2.0, 3.0), ["Normal", "see numpyro.distributions.Normal"]),
         (("Poisson", 3.0), ["'Poisson'", "discrete", "LogNormal"]),
-        (("init_to_median",), ["'init_to_median'", "NumPyro distribution"]),
+        (("init_to_median",), ["'init_to_median'", "distribution class of NumPyro"]),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -123,17 +123,22 @@ def test_fixed_numbers_are_not_sampled():
     ("priors", "told"),
     [
         ({"tradingcost": 1.0}, ["'tradingcost'", "trading_cost"]),
-        ({"trading_cost": Prior("Normal", 0.0, 1.0)}, ["'trading_cost'", "Normal(0, 1)", "[0.0, inf]", "LogNormal"]),
-        ({"trading_cost": -1.0}, ["trading_cost", "-1.0", "[0.0, inf]"]),
+        ({"trading_cost": Prior("Normal", 0.0, 1.0)}, ["'trading_cost'", "Normal(0, 1)", "(0, inf)", "LogNormal"]),
+        ({"trading_cost": -1.0}, ["trading_cost", "-1.0", "(0, inf)"]),
+        ({"trading_cost": 0.0}, ["trading_cost", "0.0", "(0, inf)"]),
+        ({"trading_cost": Prior("Uniform", -10.0, -5.0)}, ["'trading_cost'", "(0, inf)"]),
+        ({"trading_cost": Prior("LogNormal", (0.0, 0.0), 1.0)}, ["'trading_cost'", "shape (2,)", "single numbers"]),
+        ({"demand_effect": 0.5}, ["'demand_effect'", "shape ()", "1 numbers, one for each column"]),
+        ({"error_persistence": 1.0}, ["error_persistence", "1.0", "(0, 1)"]),
         ({"trading_cost": float("nan")}, ["trading_cost", "nan", "finite"]),
         ({"trading_cost": True}, ["'trading_cost'", "True", "give a Prior, or a number"]),
         ({"trading_cost": "LogNormal"}, ["'trading_cost'", "'LogNormal'", "give a Prior, or a number"]),
-        ({"error_persistence": Prior("LogNormal", 0.0, 1.0)}, ["'error_persistence'", "[0.0, 1.0]", "Uniform"]),
+        ({"error_persistence": Prior("LogNormal", 0.0, 1.0)}, ["'error_persistence'", "(0, 1)", "Uniform"]),
     ],
 )
 def test_refused_parameters(priors, told):
     with pytest.raises(CalibrationError) as raised:
-        problem(priors, ForeseenPrices(errors="ar1"))
+        problem(priors, ForeseenPrices(errors="ar1", demand=("storm",)))
     for words in told:
         assert words in str(raised.value)
 
