@@ -19,6 +19,9 @@ class Prior:
     `args` are the distribution's parameters in its own order; a sequence of numbers gives a vector parameter. Plain
     data: survives JSON, pickling and a process boundary. Raises `CalibrationError` for an unknown family or
     parameters that the family does not allow.
+
+    >>> print(Prior("LogNormal", 0.0, 0.5, unit="USD/lb"))
+    LogNormal(0, 0.5) USD/lb
     """
 
     family: str

@@ -133,6 +133,11 @@ def elapsed(frame: pd.DataFrame) -> np.ndarray:
 
     Closed days, weekends and other gaps in the calendar appear as larger differences.
 
+    >>> from walras.data import standard
+    >>> friday_and_monday = pd.DataFrame({"time": ["2024-01-05", "2024-01-08"], "price": [1.1, 1.3]})
+    >>> elapsed(standard(friday_and_monday, form="series"))
+    array([0., 3.])
+
     Args:
         frame: a series (index ``time``), such as `load` or `read` returns; for one market of a panel pass
             ``frame.loc[market]``.

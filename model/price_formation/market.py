@@ -23,6 +23,11 @@ class PriceFormation(eqx.Module):
     `trading_cost` c > 0 in money · time / unit²; `holding` the running cost V and `terminal` the final cost Ψ (`None`
     for no cost); `noise` σ ≥ 0 the agents' idiosyncratic noise in units / √time, on which the price of a market with
     quadratic costs does not depend. Source: Gomes–Saúde, arXiv 1807.07088.
+
+    >>> market = PriceFormation(0.5, holding=Quadratic(2.0), terminal=Quadratic(1.0))
+    >>> equilibrium = market.solve(jnp.array([1.0, 0.0, -1.0]), horizon=3.0)
+    >>> [round(float(price), 3) for price in equilibrium.price]  # the mean price of each step
+    [-4.167, -2.0, 0.167]
     """
 
     trading_cost: Float[Array, ""] | float

@@ -99,7 +99,13 @@ class StationaryEquilibrium(eqx.Module):
 
 
 class StationaryMarket(eqx.Module):
-    """Agents with holding cost `holding`, discount r ≥ 0 and depreciation δ ≥ 0 (1 / time), facing consumers `demand`."""
+    """Agents with holding cost `holding`, discount r ≥ 0 and depreciation δ ≥ 0 (1 / time), facing consumers `demand`.
+
+    >>> market = StationaryMarket(0.5, Quadratic(2.0, 3.0), depreciation=0.3, demand=LinearDemand(4.0, 1.0))
+    >>> equilibrium = market.solve(RandomSupply(mean=1.0, reversion=0.5, volatility=0.2))
+    >>> [round(float(x), 3) for x in (equilibrium.price, equilibrium.supply_response, equilibrium.position_response)]
+    [3.717, -0.685, -0.893]
+    """
 
     trading_cost: Float[Array, ""] | float
     holding: Quadratic

@@ -4,7 +4,6 @@ One problem is compiled for the whole file, and one more for each program that m
 """
 
 import json
-from dataclasses import replace
 
 import arviz as az
 import jax
@@ -15,7 +14,7 @@ import pytest
 import scipy.special
 import statsmodels.api as sm
 import xarray as xr
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from numpyro import distributions as dist
 from numpyro.distributions import biject_to
 from numpyro.infer import MCMC, BarkerMH, init_to_median
@@ -258,16 +257,6 @@ def test_starting_values_are_where_chains_start():
     values = constrain_fn(compiled._model, (), compiled._data(), compiled._by_site(vector), return_deterministic=True)
     for name, value in start.items():
         assert_allclose(values[name], value, rtol=1e-9)
-
-
-def test_worker_processes_draw_what_one_process_draws(problem):
-    """The draws are those of the key: how chains are spread over processes must not matter to any of them."""
-    short = NUTS(chains=3, warmup=20, draws=30, chunk=50)
-    alone = samplers.run(problem, short, jax.random.key(4))
-    spread = samplers.run(problem, replace(short, processes=2), jax.random.key(4))
-    for name, values in alone.values.items():
-        assert_allclose(spread.values[name], values, rtol=1e-6)
-    assert_array_equal(spread.statistics["num_steps"], alone.statistics["num_steps"])
 
 
 def test_a_start_for_an_unknown_parameter(problem):
