@@ -150,5 +150,5 @@ def _write(out: Path, analyses: dict[str, Analysis], unrelated: Placebo) -> Path
     rolling = {name: analysis.rolling for name, analysis in analyses.items()}
     comparison = compare(fits, key=jax.random.key(0), rolling=rolling)
     main = analyses[_MAIN]
-    told = story(analyses, comparison, unrelated, _MAIN)
+    told = story(analyses, comparison, unrelated, _MAIN, _BENCHMARK)
     return report(main.problem, main.tree, out / "report.html", comparison=comparison, story=told)

@@ -8,8 +8,6 @@ import pandas as pd
 from walras.calibrate.comparing import Comparison
 from walras.calibrate.price_formation.placebo import Placebo
 
-_BENCHMARK = "foreseen supply (benchmark)"
-
 # Log–log elasticities of quantity in price, by which they are labelled; recomputed from the data in tests/data.
 PUBLISHED = {
     "published, OLS with weekdays (log–log)": (-0.525, 0.176),
@@ -72,13 +70,13 @@ def elasticities(analyses) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["centre", "5 %", "95 %"])
 
 
-def story(analyses, comparison: Comparison, placebo: Placebo, main: str) -> list[tuple]:
+def story(analyses, comparison: Comparison, placebo: Placebo, main: str, benchmark: str) -> list[tuple]:
     """The demo's findings: a list of (heading, paragraphs, figure or None) for the report."""
     return [
         ("What was asked", _asked(), None),
         ("What was learnt about supply and price", _learnt(analyses, main), _elasticity_figure(elasticities(analyses))),
         ("Why the structural elasticity differs from the published one", _differs(analyses, main), None),
-        ("What the model does not explain", _unexplained(analyses, comparison, main), None),
+        ("What the model does not explain", _unexplained(analyses, comparison, main, benchmark), None),
         ("A placebo for holding costs", _placebo(placebo), None),
         ("Did the fits converge?", _converged(analyses), None),
     ]
@@ -137,15 +135,15 @@ def _differs(analyses, main) -> list[str]:
         "quantity, demand shocks flatten the price response instead, and the elasticity, its inverse, grows.",
         f"There is a rival account, which these data do not rule out. The residuals of the static regression have a standard "
         f"deviation of {static.residual_sd:.2f} USD/lb, against {frame['price'].std():.2f} of the price itself; a correlation of "
-        f"{static.residual_persistence:.2f} from one day to the next, and of {static.residual_quantity:.2f} with quantity. Taken at "
-        "its word, that regression says that demand has large shocks which are gone the next day and to which sales respond at "
+        f"{static.residual_persistence:.2f} from one trading day to the next, and of {static.residual_quantity:.2f} with quantity. Taken at "
+        "its word, that regression says that demand has large shocks which are mostly gone the next day and to which sales respond at "
         "once. The structural model has no such shocks: its one disturbance of demand persists.",
         "The elasticity of a sustained change is the nearer relative of the published number, because bad weather lasts: its "
         "interval is in the figure. The sign of all these elasticities is assumed, not found: the prior of price_impact is positive.",
     ]
 
 
-def _unexplained(analyses, comparison: Comparison, main) -> list[str]:
+def _unexplained(analyses, comparison: Comparison, main, benchmark) -> list[str]:
     kept = analyses[main].tree["posterior"]
     warned = [check for check in analyses[main].checks.checks if check.verdict != "pass"]
     table = comparison.table
@@ -154,7 +152,7 @@ def _unexplained(analyses, comparison: Comparison, main) -> list[str]:
     judged = "no better and no worse than" if abs(gap.sum()) < 2 * error else "better than" if gap.sum() > 0 else "worse than"
     found = [
         f"Scored one step ahead on the last {len(gap)} days, refitted at rolling origins: the benchmark, which uses the future, "
-        f"gets {table.loc[_BENCHMARK, 'rolling']:.3f} a day in mean log density, the stationary market "
+        f"gets {table.loc[benchmark, 'rolling']:.3f} a day in mean log density, the stationary market "
         f"{table.loc['stationary', 'rolling']:.3f}, the last price {table.loc['last price', 'rolling']:.3f}, a lagged regression "
         f"{table.loc['lagged regression', 'rolling']:.3f}. Over all those days the stationary market is {judged} simply repeating "
         f"the last price (difference {gap.sum():.1f}, standard error {error:.1f}).",

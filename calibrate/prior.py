@@ -45,7 +45,7 @@ class Prior:
             )
         try:
             made = kind(*(np.asarray(a, float) for a in self.args), validate_args=True)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AssertionError, AttributeError) as error:
             raise CalibrationError(
                 f"prior {self.family}{self.args} is not valid ({error}): see numpyro.distributions.{self.family}"
             ) from error

@@ -114,16 +114,16 @@ class Problem:
 
     def forward(self, inputs) -> tuple[dict, object, Law]:
         """Parameters, equilibrium and law of one draw: the part of the NumPyro program before the data."""
-        params = self.priors() if callable(self.priors) else self._parameters(inputs)
+        params = self.priors() if callable(self.priors) else self._parameters(self.priors, inputs)
         inputs = self.observation.latents(params, inputs)
         equilibrium = self.build(params, inputs)
         for name, value in self.observation.quantities(equilibrium, params, inputs).items():
             numpyro.deterministic(name, value)
         return params, equilibrium, self.observation.law(equilibrium, params, inputs)
 
-    def _parameters(self, inputs) -> dict:
+    def _parameters(self, priors: Mapping, inputs) -> dict:
         params = {}
-        for name, prior in self.priors.items():
+        for name, prior in priors.items():
             if isinstance(prior, Prior):
                 ridge = self.observation.ridge(name, params, inputs)
                 params[name] = numpyro.sample(name, prior.distribution(), infer={} if ridge is None else {"ridge": ridge})
@@ -210,7 +210,7 @@ def _check_prior(name: str, prior, parameter: Parameter | None):
 
 
 def _source(function) -> bytes:
-    """The text of a function, so that an edited one is another; what cannot be read is known by its path alone."""
+    """The text of a function, so that an edited one is another. What it closes over, or cannot be read, is not told apart."""
     try:
         return inspect.getsource(function).encode()
     except (OSError, TypeError):

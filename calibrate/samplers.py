@@ -15,7 +15,7 @@ import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions import biject_to
-from numpyro.distributions.transforms import AffineTransform, ComposeTransform
+from numpyro.distributions.transforms import AffineTransform
 from numpyro.infer import init_to_median, init_to_sample, init_to_uniform
 from numpyro.infer.hmc import hmc
 from numpyro.infer.reparam import ExplicitReparam
@@ -97,7 +97,7 @@ class Draws(NamedTuple):
 
 def chains(problem: Problem, sampler: NUTS) -> "Chains":
     """The chains of a problem, kept so that refits of the same problem (rolling origins) do not compile again."""
-    # A digest knows functions by their path; one that was defined anew under the same path is another function.
+    # A digest knows functions by their source, not by what they close over.
     return _kept_chains(problem, sampler, id(problem.market), id(problem.priors) if callable(problem.priors) else 0)
 
 
@@ -181,7 +181,7 @@ class Chains:
         for number in range(2 * chunks):
             state, (values, _) = self._advance(state, data)
             if number >= chunks:
-                parts.append(jax.tree.map(np.asarray, _public(values)))
+                parts.append(jax.tree.map(np.asarray, _public(values, self.problem)))
         return jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=1), *parts)
 
     @property
@@ -287,7 +287,7 @@ class Chains:
         for done in range(sampler.chunk, self.iterations + 1, sampler.chunk):
             state, (values, statistics) = self._advance(state, data)
             if done > sampler.warmup:
-                values, statistics = jax.tree.map(np.asarray, (_public(values), statistics))
+                values, statistics = jax.tree.map(np.asarray, (_public(values, self.problem), statistics))
                 divergences += int(statistics["diverging"].sum())
                 yield state, values, statistics
             if progress is not None:
@@ -310,8 +310,9 @@ def _chains_first(tree):
     return jax.tree.map(lambda array: jnp.swapaxes(array, 0, 1), tree)
 
 
-def _public(values):
-    return {n: v for n, v in values.items() if not n.endswith(_BASE) and n not in _DATA_SITES}
+def _public(values, problem):
+    hidden = {name + _BASE for name in problem.latent} - set(problem.latent)
+    return {name: value for name, value in values.items() if name not in hidden and name not in _DATA_SITES}
 
 
 def _coordinate(site) -> ExplicitReparam | None:
@@ -341,11 +342,15 @@ def _initial(sampler, problem):
         )
     given = {name: jnp.asarray(value, float) for name, value in sampler.init.items()}
 
+    moved = {name + _BASE: name for name in given if name + _BASE not in problem.latent}
+
     def strategy(site):
         name = site["name"]
-        if site["type"] == "sample" and name.removesuffix(_BASE) in given and not site["is_observed"]:
-            value = given[name.removesuffix(_BASE)]
-            return value if name in given else ComposeTransform(site["fn"].transforms)(value)
+        if site["type"] == "sample" and not site["is_observed"]:
+            if name in given:
+                return given[name]
+            if name in moved:
+                return site["fn"].transforms[-1](given[moved[name]])  # the last one is that of `_coordinate`
         return init_to_uniform(site)
 
     return strategy

@@ -104,10 +104,16 @@ class ForeseenPrices(Prices):
     def dimensions(self):
         return {**super().dimensions(), "supply_standard": ["grid"], "supply_path": ["grid"]}
 
+    @property
+    def missing_supply(self):
+        return "they count as an average day's" if self.supply == "known" else super().missing_supply
+
     def notes(self, frame):
-        return [
+        found = [
             *super().notes(frame),
             "Agents of this benchmark foresee the whole supply path, so its one-step scores use the future.",
-            "Consumption is taken to be the sample mean of supply: what moves the price is supply less that mean, which is "
-            "zero where a day is closed or its supply is missing.",
+            "Consumption is taken to be the sample mean of supply: what moves the price is supply less that mean.",
         ]
+        if self.supply == "known":
+            found.append("On days without a row the market is closed: nothing arrives, and nothing is eaten.")
+        return found

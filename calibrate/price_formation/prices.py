@@ -96,7 +96,7 @@ class Prices(Observation):
         return {
             "price_mean": float(np.nanmean(price)),
             "price_sd": float(np.nanstd(price)),
-            "price_moves": float(np.std(np.diff(price[np.isfinite(price)]))),
+            "price_moves": float(np.sqrt(np.mean(np.diff(price[np.isfinite(price)]) ** 2))),
             "supply_mean": 0.0 if latent else float(np.nanmean(quantity)),
             "supply_sd": 1.0 if latent else float(np.nanstd(quantity)),
             "period": period(self.series(frame)),
@@ -143,18 +143,27 @@ class Prices(Observation):
     def dimensions(self) -> dict[str, list[str]]:
         return {"demand_effect": ["demand_shifter"], **{target: ["time"] for target in self.targets}}
 
+    @property
+    def missing_supply(self) -> str:
+        """What becomes of a missing supply, in words."""
+        return "the likelihood leaves them out"
+
     def notes(self, frame: pd.DataFrame) -> list[str]:
-        found = []
-        for what, values in (("price", self.price(frame)), ("supply", self.quantity(frame))):
-            missing = int(np.isnan(values).sum())
-            if missing and not (what == "supply" and self.supply == "latent"):
-                found.append(f"{missing} of {len(values)} values of {what} are missing; the likelihood leaves them out.")
+        found = [_missing("price", self.price(frame), "the likelihood leaves them out")]
+        if self.supply != "latent":
+            found.append(_missing("supply", self.quantity(frame), self.missing_supply))
+        found = [note for note in found if note]
         if self.supply == "latent":
             found.append(
                 "Prices alone cannot tell the scale of supply: its unit here is its own standard deviation, unless a "
                 "prior on supply_sd says otherwise. Costs are in that unit."
             )
         return found
+
+
+def _missing(what: str, values: np.ndarray, consequence: str) -> str:
+    count = int(np.isnan(values).sum())
+    return f"{count} of {len(values)} values of {what} are missing; {consequence}." if count else ""
 
 
 def names(columns: str | Iterable[str]) -> tuple[str, ...]:

@@ -115,9 +115,10 @@ class StochasticPrices(Prices):
         correlation, impact = params.get("shock_correlation"), params.get("price_impact", params.get("trading_cost"))
         if name == "shock_correlation" and impact is not None:
             return 2.0 * impact * params["supply_sd"] / inputs["price_moves"]
-        if name == "price_noise" and correlation is not None:
-            return super().ridge(name, params, inputs) - 0.5 * jnp.log1p(-(correlation**2))
-        return super().ridge(name, params, inputs)
+        ridge = super().ridge(name, params, inputs)
+        if ridge is not None and correlation is not None:
+            ridge = ridge - 0.5 * jnp.log1p(-(correlation**2))
+        return ridge
 
     def law(self, equilibrium, params, inputs):
         length, rows = inputs["period"], inputs["gap"].size

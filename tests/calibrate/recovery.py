@@ -1,13 +1,16 @@
 """How often posterior intervals cover truths that were drawn from the prior."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from numpyro import handlers
 
 from walras.calibrate import NUTS, Problem, prior_predictive
 from walras.calibrate.samplers import Chains
 
 LEVEL = 0.9
+OVERSAMPLED = 100
 
 
 def coverage(problem: Problem, sampler: NUTS, *, key, replications: int, fitted: Problem | None = None) -> dict[str, float]:
@@ -18,7 +21,7 @@ def coverage(problem: Problem, sampler: NUTS, *, key, replications: int, fitted:
     """
     fitted = fitted or problem
     truth_key, fit_key, path_key = jax.random.split(key, 3)
-    simulated = prior_predictive(problem, key=truth_key, draws=replications)
+    simulated = truths_of(problem, truth_key, replications)
     tables = np.stack([simulated["prior_predictive"][name][0] for name in problem.observation.targets], -1)
     shown = np.where(np.isnan(problem.observed)[None], np.nan, tables)
     truths = {name: simulated["prior"][name].to_numpy()[0] for name in problem.latent}
@@ -39,6 +42,28 @@ def coverage(problem: Problem, sampler: NUTS, *, key, replications: int, fitted:
             low, high = np.quantile(draws[name], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=0)
             inside[name].append(np.mean((low <= truth[number]) & (truth[number] <= high)))
     return {name: float(np.mean(shares)) for name, shares in inside.items()}
+
+
+def truths_of(problem: Problem, key, replications: int):
+    """A prior predictive tree whose parameters agree with what the program takes as given, such as measured supply.
+
+    The program holds the density of its given data as a factor. Draws of the prior are resampled by it.
+    """
+
+    def log_factor(values):
+        with handlers.trace() as trace, handlers.substitute(data=values), handlers.seed(rng_seed=0):
+            problem.forward(problem.inputs)
+        return sum((site["fn"].log_factor for site in trace.values() if isinstance(site["fn"], dist.Unit)), jnp.zeros(()))
+
+    if "measured" not in problem.sites(lambda: problem.forward(problem.inputs)):
+        return prior_predictive(problem, key=key, draws=replications)
+    drawn = prior_predictive(problem, key=key, draws=OVERSAMPLED * replications)
+    values = {name: jnp.asarray(drawn["prior"][name].to_numpy()[0]) for name in problem.latent}
+    log_weights = np.asarray(jax.lax.map(log_factor, values))
+    weights = np.exp(log_weights - log_weights.max())
+    chosen = np.random.default_rng(0).choice(weights.size, replications, p=weights / weights.sum())
+    assert np.unique(chosen).size > 0.9 * replications
+    return drawn.isel(draw=chosen)
 
 
 def supply_of(problem, values, key, table):

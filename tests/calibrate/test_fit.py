@@ -227,10 +227,10 @@ def test_a_path_that_is_a_folder(tree, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["posterior.nc"]
 
 
-def ridged():
+def ridged(priors=None):
     """A problem with every ridge: persistence with noise, and impact with correlation and noise."""
     observation = StochasticPrices(errors="ar1", correlated=True, demand=("holiday",), instruments=("storm",))
-    return Problem("stationary", series(), observation)
+    return Problem("stationary", series(), observation, priors or {})
 
 
 def test_coordinates_change_where_the_sampler_steps_and_not_what_it_samples():
@@ -250,9 +250,13 @@ def test_coordinates_change_where_the_sampler_steps_and_not_what_it_samples():
     assert_allclose(differences, differences[0], rtol=0, atol=1e-8)
 
 
-def test_starting_values_are_where_chains_start():
+@pytest.mark.parametrize(
+    "noise", [Prior("HalfNormal", 0.5), Prior("LogNormal", -1.0, 0.5), Prior("Uniform", 0.0, 0.5)], ids=str
+)
+def test_starting_values_are_where_chains_start(noise):
+    """In the parameter's own units, whatever coordinates it or its prior have."""
     start = {"price_noise": 0.3, "shock_correlation": 0.25, "price_level": 1.1, "price_impact": 0.2}
-    compiled = samplers.Chains(ridged(), NUTS(init=start))
+    compiled = samplers.Chains(ridged({"price_noise": noise}), NUTS(init=start))
     vector = compiled._first_points(jax.random.split(jax.random.key(3), 1))[0]
     values = constrain_fn(compiled._model, (), compiled._data(), compiled._by_site(vector), return_deterministic=True)
     for name, value in start.items():
@@ -285,7 +289,7 @@ def test_a_rolling_score_is_the_mean_density_of_its_block(problem, tree, scores)
     starts, ends = origins_of(ROWS, 2, 0.4)
     assert (starts, ends) == ([24, 32], [32, 40])
     masked = problem.observed.at[starts[1] :].set(jnp.nan)
-    values = samplers.chains(problem, SAMPLER).rerun(masked, comparing.REFIT_CHUNKS)
+    values = samplers.chains(problem, SAMPLER).rerun(masked, -(-comparing.REFIT_DRAWS // SAMPLER.chunk))
     draws = [dict(zip(values, row, strict=True)) for row in zip(*(array.ravel() for array in values.values()), strict=True)]
     logs = [stats.norm.logpdf(problem.data["price"], foreseen_price(problem, one), one["price_noise"]) for one in draws]
     expected = scipy.special.logsumexp(logs, axis=0) - np.log(len(draws))
