@@ -1,7 +1,7 @@
 """What a family of markets must say of its data: the seam between equilibria and inference."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,6 +58,13 @@ class Observation(ABC):
     def latents(self, params: Parameters, inputs: Inputs) -> Inputs:
         """Inputs completed by what is sampled beside the parameters (NumPyro statements); as they are by default."""
         return inputs
+
+    def integrated(self, params: Parameters, inputs: Inputs, solve: Callable[[Inputs], Any]) -> Inputs:
+        """As `latents`, for a market whose prices are affine in its inputs: their law may integrate what is hidden.
+
+        `solve(inputs)` is the equilibrium. Inputs that hold how prices respond to a hidden path spare sampling the path.
+        """
+        return self.latents(params, inputs)
 
     def quantities(self, equilibrium, params: Parameters, inputs: Inputs) -> dict[str, Any]:
         """Named quantities of interest (such as an elasticity), reported beside the parameters."""

@@ -5,7 +5,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 
 import jax
@@ -115,7 +115,10 @@ class Problem:
     def forward(self, inputs) -> tuple[dict, object, Law]:
         """Parameters, equilibrium and law of one draw: the part of the NumPyro program before the data."""
         params = self.priors() if callable(self.priors) else self._parameters(self.priors, inputs)
-        inputs = self.observation.latents(params, inputs)
+        if self.registered and self.registered.affine:
+            inputs = self.observation.integrated(params, inputs, partial(self.build, params))
+        else:
+            inputs = self.observation.latents(params, inputs)
         equilibrium = self.build(params, inputs)
         for name, value in self.observation.quantities(equilibrium, params, inputs).items():
             numpyro.deterministic(name, value)

@@ -20,7 +20,7 @@ class Market:
 
     `build(params, inputs)` returns the equilibrium; `parameters(observation, frame)` the `Parameter` of each name;
     `observation` is the class that a specification's observation table fills. A `finite` market ends with its data and
-    cannot be forecast.
+    cannot be forecast; the prices of an `affine` one are affine in its inputs.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Market:
     observation: type
     summary: str = ""
     finite: bool = False
+    affine: bool = False
 
 
 def market(name: str) -> Market:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -10,6 +11,7 @@ import numpyro.distributions as dist
 
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.price_formation.errors_law import SeriesErrors
+from walras.calibrate.price_formation.integrated_path import IntegratedPath
 from walras.calibrate.price_formation.prices import Prices, centred, period, reliability
 from walras.calibrate.prior import Parameter, Prior
 from walras.data import elapsed
@@ -20,8 +22,8 @@ class ForeseenPrices(Prices):
     """Prices of a market whose agents know the whole path of supply in advance: a benchmark, not a forecast.
 
     The game's grid has one step per period from the first row to the last. Steps without a row (closed days), and rows
-    without a supply, have net supply zero: neither arrivals nor consumption. With supply measured or latent the path
-    is sampled beside the parameters.
+    without a supply, have net supply zero: neither arrivals nor consumption. With supply measured or latent its path is
+    integrated out where that is exact (quadratic costs by name, normal errors), and else sampled beside the parameters.
     """
 
     targets: ClassVar[tuple[str, ...]] = ("price",)
@@ -66,13 +68,27 @@ class ForeseenPrices(Prices):
     def latents(self, params, inputs):
         if self.supply == "known":
             return inputs
+        mean, scale = self._path(params, inputs)
+        standard = numpyro.sample("supply_standard", dist.Normal(jnp.zeros(mean.shape), 1.0).to_event(1))
+        path = numpyro.deterministic("supply_path", mean + scale * standard)
+        return {**inputs, "supply": path}
+
+    def integrated(self, params, inputs, solve):
+        if self.supply == "known" or self.noise == "student_t":
+            return self.latents(params, inputs)
+        mean, scale = self._path(params, inputs)
+        response = jax.jacfwd(lambda supply: solve({**inputs, "supply": supply}).price)(mean)
+        return {**inputs, "supply": mean, "supply_scale": scale, "response": response}
+
+    def _path(self, params, inputs):
+        """The mean and standard deviation (steps,) of supply in each step, given its measurements."""
         shape = inputs["supply"].shape
         reliable = params.get("supply_reliability", 1.0)
         spread = params["supply_sd"] * jnp.sqrt(reliable)
         mean, scale = jnp.zeros(shape), jnp.full(shape, spread)
         if self.supply == "measured":
-            # Sample the path given its measurements (conjugate), and the measurements from their marginal law: the
-            # same joint law as measuring a sampled path, without its funnel.
+            # The path given its measurements (conjugate), and the measurements by their marginal law: the same joint law
+            # as measuring a sampled path, without its funnel.
             measured, seen = inputs["measured"], ~jnp.isnan(inputs["measured"])
             deviation = jnp.where(seen, measured - jnp.nanmean(measured), 0.0)
             gain = jnp.where(seen, reliable, 0.0)
@@ -80,14 +96,15 @@ class ForeseenPrices(Prices):
             scale = scale.at[inputs["step"]].set(spread * jnp.sqrt(1.0 - gain))
             density = dist.Normal(0.0, params["supply_sd"]).log_prob(deviation)
             numpyro.factor("measured", jnp.sum(jnp.where(seen, density, 0.0)))
-        standard = numpyro.sample("supply_standard", dist.Normal(jnp.zeros(shape), 1.0).to_event(1))
-        path = numpyro.deterministic("supply_path", mean + scale * standard)
-        return {**inputs, "supply": path}
+        return mean, scale
 
     def law(self, equilibrium, params, inputs):
         mean = equilibrium.price[inputs["step"]]
         if self.demand:
             mean = mean + inputs["demand"] @ params["demand_effect"]
+        if "response" in inputs:
+            response = inputs["response"][inputs["step"]]
+            return IntegratedPath(mean, response, inputs["supply"], inputs["supply_scale"], self._noise(params, inputs))
         return SeriesErrors(
             mean,
             params["price_noise"],
@@ -95,6 +112,13 @@ class ForeseenPrices(Prices):
             persistence=params.get("error_persistence"),
             degrees_of_freedom=params.get("degrees_of_freedom"),
         )
+
+    def _noise(self, params, inputs):
+        """The covariance (rows, rows) of the price's errors."""
+        if self.errors == "independent":
+            return params["price_noise"] ** 2 * jnp.eye(inputs["elapsed"].size)
+        apart = jnp.abs(inputs["elapsed"][:, None] - inputs["elapsed"][None, :])
+        return params["price_noise"] ** 2 * params["error_persistence"] ** apart
 
     def coordinates(self, frame):
         found = super().coordinates(frame)

@@ -162,6 +162,7 @@ FORESEEN = Market(
     ForeseenPrices,
     summary="one finite game with quadratic costs; agents foresee supply",
     finite=True,
+    affine=True,
 )
 RANDOM_SUPPLY = Market(
     "random_supply",

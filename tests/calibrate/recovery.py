@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from numpyro import handlers
 
 from walras.calibrate import NUTS, Problem, prior_predictive
@@ -17,17 +16,19 @@ def coverage(problem: Problem, sampler: NUTS, *, key, replications: int, fitted:
     """Share of `replications` in which each quantity lies in its central 90 % posterior interval.
 
     A vector's share is over its entries too. Data are simulated by `problem` and refitted by `fitted` (the same unless
-    said), whose program is compiled once. With latent supply, `supply_path` is the simulated supply.
+    said), whose program is compiled once. `supply_path` is the simulated supply, where `problem` samples it or has prices
+    alone.
     """
     fitted = fitted or problem
     truth_key, fit_key, path_key = jax.random.split(key, 3)
     simulated = truths_of(problem, truth_key, replications)
     tables = np.stack([simulated["prior_predictive"][name][0] for name in problem.observation.targets], -1)
     shown = np.where(np.isnan(problem.observed)[None], np.nan, tables)
-    truths = {name: simulated["prior"][name].to_numpy()[0] for name in problem.latent}
-    if problem.observation.supply == "latent":
-        path = simulated["prior"].get("supply_path")
-        truths["supply_path"] = tables[..., 1] if path is None else path.to_numpy()[0]
+    truths = {name: simulated["prior"][name].to_numpy()[0] for name in fitted.latent}
+    if "supply_path" in simulated["prior"]:
+        truths["supply_path"] = simulated["prior"]["supply_path"].to_numpy()[0]
+    elif problem.observation.supply == "latent":
+        truths["supply_path"] = tables[..., 1]
     chains = Chains(fitted, sampler)
     reconstruct = jax.jit(jax.vmap(lambda values, key, table: supply_of(fitted, values, key, table), in_axes=(0, 0, None)))
     inside = {name: [] for name in truths}
@@ -47,13 +48,13 @@ def coverage(problem: Problem, sampler: NUTS, *, key, replications: int, fitted:
 def truths_of(problem: Problem, key, replications: int):
     """A prior predictive tree whose parameters agree with what the program takes as given, such as measured supply.
 
-    The program holds the density of its given data as a factor. Draws of the prior are resampled by it.
+    The program holds the density of measured supply as a factor. Draws of the prior are resampled by it.
     """
 
     def log_factor(values):
         with handlers.trace() as trace, handlers.substitute(data=values), handlers.seed(rng_seed=0):
             problem.forward(problem.inputs)
-        return sum((site["fn"].log_factor for site in trace.values() if isinstance(site["fn"], dist.Unit)), jnp.zeros(()))
+        return trace["measured"]["fn"].log_factor
 
     if "measured" not in problem.sites(lambda: problem.forward(problem.inputs)):
         return prior_predictive(problem, key=key, draws=replications)

@@ -1,0 +1,94 @@
+"""The law of a price series that is affine in a hidden normal path: the path is integrated out, not sampled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jaxtyping import Array, Float
+
+from walras.calibrate.law import Law, OneStepAhead
+
+
+class IntegratedPath(Law):
+    """price = mean + response · (q − E q) + e, with q ~ N(path_mean, diag path_scale²) and e ~ N(0, noise).
+
+    Fields: `mean` (rows,) the price at the path's mean; `response` (rows, steps); `path_mean` and `path_scale` (steps,);
+    `noise` (rows, rows) the covariance of the errors, not singular.
+    """
+
+    pytree_data_fields = ("mean_price", "response", "path_mean", "path_scale", "noise")
+
+    def __init__(
+        self,
+        mean_price: Float[Array, " rows"],
+        response: Float[Array, "rows steps"],
+        path_mean: Float[Array, " steps"],
+        path_scale: Float[Array, " steps"],
+        noise: Float[Array, "rows rows"],
+    ):
+        self.mean_price, self.response, self.noise = mean_price, response, noise
+        self.path_mean, self.path_scale = path_mean, path_scale
+        super().__init__(mean_price.shape[0], 1)
+
+    def _covariance(self):
+        spread = self.response * self.path_scale[None]
+        return spread @ spread.T + self.noise
+
+    def _whitened(self, value):
+        """Which rows are seen, the errors (rows,), the root L (rows, rows) of their covariance, and L⁻¹ errors.
+
+        A missing row has an error of zero and a variance of one, uncorrelated with the others: it says nothing.
+        """
+        seen = ~jnp.isnan(value[:, 0])
+        error = jnp.where(seen, value[:, 0] - self.mean_price, 0.0)
+        both = seen[:, None] & seen[None, :]
+        root = jnp.linalg.cholesky(jnp.where(both, self._covariance(), jnp.eye(seen.size)))
+        return seen, error, root, solve_triangular(root, error, lower=True)
+
+    def log_prob(self, value):
+        seen, _, root, white = self._whitened(value)
+        logs = jnp.log(2.0 * jnp.pi) * jnp.sum(seen) + jnp.sum(white**2)
+        return -0.5 * logs - jnp.sum(jnp.log(jnp.diagonal(root)))
+
+    def one_step_ahead(self, value):
+        seen, _, root, white = self._whitened(value)
+        covariance = self._covariance()
+        # Column t, down to row t − 1, is L⁻¹ times the covariances of row t with the rows seen before it.
+        earlier = jnp.triu(solve_triangular(root, jnp.where(seen[:, None], covariance, 0.0), lower=True), k=1)
+        mean = self.mean_price + earlier.T @ white
+        scale = jnp.sqrt(jnp.diagonal(covariance) - jnp.sum(earlier**2, axis=0))
+        return OneStepAhead(mean, scale, jax.scipy.stats.norm.logpdf(value[:, 0], mean, scale))
+
+    def leave_one_out(self, value):
+        """With K the covariance, y_t given the rest is normal with error (K⁻¹e)_t / (K⁻¹)_tt and variance 1 / (K⁻¹)_tt."""
+        seen, error, root, _ = self._whitened(value)
+        inverse = cho_solve((root, True), jnp.eye(seen.size))
+        weighted, precision = inverse @ error, jnp.diagonal(inverse)
+        log_density = 0.5 * (jnp.log(precision) - jnp.log(2.0 * jnp.pi) - weighted**2 / precision)
+        return jnp.where(seen, log_density, jnp.nan)
+
+    def _simulate(self, key):
+        """A draw of the path (steps,), less its mean, and of the price (rows,)."""
+        path_key, noise_key = jax.random.split(key)
+        path = self.path_scale * jax.random.normal(path_key, self.path_scale.shape)
+        error = jnp.linalg.cholesky(self.noise) @ jax.random.normal(noise_key, self.mean_price.shape)
+        return path, self.mean_price + self.response @ path + error
+
+    def sample(self, key, sample_shape=()):
+        keys = jax.random.split(key, int(np.prod(sample_shape)) or 1)
+        return jax.vmap(lambda k: self._simulate(k)[1])(keys).reshape(*sample_shape, *self.event_shape)
+
+    def _draw(self, key, value):
+        """A draw of the path (steps,) and the price (rows,) given the observations: a simulation, then corrected."""
+        path, price = self._simulate(key)
+        seen, _, root, _ = self._whitened(value)
+        missed = cho_solve((root, True), jnp.where(seen, value[:, 0] - price, 0.0))
+        path = path + self.path_scale**2 * (self.response.T @ missed)
+        return self.path_mean + path, price + self._covariance() @ missed
+
+    def reconstruct(self, key, value):
+        """A draw of the path (steps,) given the observations."""
+        return {"supply_path": self._draw(key, value)[0]}
+
+    def complete(self, key, value):
+        return jnp.where(jnp.isnan(value), self._draw(key, value)[1][:, None], value)
