@@ -35,7 +35,7 @@ SPECIFICATIONS: dict[str, dict] = {
         **_COMMON,
         "market": {"name": "stationary"},
         "observation": {**_STATIONARY, "correlated": True},
-        "sampler": {"target_accept": 0.95},
+        "sampler": {"target_accept": 0.98},
     },
     "stationary": {
         **_COMMON,
