@@ -4,10 +4,12 @@ A `Law` is a NumPyro distribution over the table of observations, (rows, targets
 observation. From it the generic code derives the likelihood, simulation, predictive checks and every score.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
@@ -53,6 +55,22 @@ class Law(dist.Distribution):
         complete = self.log_prob(value)
         without = jax.vmap(lambda row: self.log_prob(value.at[row, 0].set(jnp.nan)))(jnp.arange(value.shape[0]))
         return jnp.where(jnp.isnan(value[:, 0]), jnp.nan, complete - without)
+
+
+def repeated(draw: Callable[[Array], Array], key: Array, sample_shape: tuple[int, ...]) -> Array:
+    """`draw(key)` with independent keys, (*sample_shape, …)."""
+    draws = jax.vmap(draw)(jax.random.split(key, int(np.prod(sample_shape)) or 1))
+    return draws.reshape(*sample_shape, *draws.shape[1:])
+
+
+def left_out(seen: Array, weighted: Float[Array, " rows"], precision: Float[Array, " rows"]) -> Float[Array, " rows"]:
+    """log p(y_t | y_−t) of normal observations, NaN where not seen.
+
+    With Σ their covariance and e their deviations, `weighted` is Σ⁻¹e (up to its sign) and `precision` diag Σ⁻¹: y_t given
+    the rest is normal with error (Σ⁻¹e)_t / (Σ⁻¹)_tt and variance 1 / (Σ⁻¹)_tt.
+    """
+    log_density = 0.5 * (jnp.log(precision) - jnp.log(2.0 * jnp.pi) - weighted**2 / precision)
+    return jnp.where(seen, log_density, jnp.nan)
 
 
 class IndependentRows(Law):

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
-from pydantic import ValidationError
 
 from walras import data
 from walras.calibrate import registry
@@ -100,12 +99,7 @@ def read(path: Path) -> tuple[Spec, Problem, xr.DataTree]:
         raise CalibrationError(f"{path} is not a run directory ({error}): give the --out of walras fit") from error
     if not {"spec", "digest"} <= set(record):
         raise CalibrationError(f"{path} is not a run directory (its spec.json is another's): give the --out of walras fit")
-    try:
-        spec = Spec.model_validate(record["spec"])
-    except ValidationError as error:
-        raise CalibrationError(
-            f"the specification in {path / 'spec.json'} is not valid ({error.errors()[0]['msg']}): fit again"
-        ) from error
+    spec = Spec.checked(record["spec"], path / "spec.json")
     tree = load(path / "posterior.nc")
     # The priors are those of the run, even where a later version has other defaults.
     problem = replace(build(spec)[0], priors=priors(tree))

@@ -144,7 +144,7 @@ class Chains:
         self._model = handlers.reparam(problem.model, config=_coordinate)
         self._initial = _initial(sampler, problem)
         # One jitted potential: its trace is shared by every place where the kernel evaluates it. Of one vector, not of many
-        # sites: the kernel's own steps are then few, and compile and run in half the time.
+        # sites: the kernel's own steps are then few, and the compiled chunk is half the size.
         potential = jax.jit(lambda z, data: potential_energy(self._model, (), data, self._by_site(z)))
         self._init_kernel, self._sample_kernel = hmc(potential_fn_gen=lambda **data: lambda z: potential(z, data), algo="NUTS")
         self._programs: Any = None  # the compiled start and chunk
@@ -249,8 +249,7 @@ class Chains:
         sampler = self.sampler
 
         def start(keys, z, data):
-            def one(chain):
-                key, z = chain
+            def one(key, z):
                 return self._init_kernel(
                     z,
                     sampler.warmup,
@@ -261,7 +260,7 @@ class Chains:
                     rng_key=key,
                 )
 
-            return jax.lax.map(one, (keys, z))
+            return jax.vmap(one)(keys, z)
 
         def constrain(z, data):
             return constrain_fn(self._model, (), data, self._by_site(z), return_deterministic=True)

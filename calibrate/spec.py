@@ -75,6 +75,16 @@ class Spec(_Table):
     sampler: dict[str, int | float | bool | str | dict[str, float]] = {}
 
     @classmethod
+    def checked(cls, record: dict, path: Path) -> "Spec":
+        """A specification from plain data that was read from `path`. Raises `CalibrationError` for what is not valid."""
+        try:
+            return cls.model_validate(record)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise CalibrationError(f"specification {path}: {where} is {first['input']!r} ({first['msg']}): mend it") from error
+
+    @classmethod
     def from_toml(cls, path: str | Path) -> "Spec":
         """Read a specification. A relative data path is taken from the folder of the file."""
         path = Path(path)
@@ -84,12 +94,7 @@ class Spec(_Table):
             raise CalibrationError(f"specification {path} cannot be read ({error.strerror}): give a TOML file") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise CalibrationError(f"specification {path} is not TOML ({error}): mend that line") from error
-        try:
-            spec = cls.model_validate(record)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise CalibrationError(f"specification {path}: {where} is {first['input']!r} ({first['msg']}): mend it") from error
+        spec = cls.checked(record, path)
         if spec.data.path is None or Path(spec.data.path).is_absolute():
             return spec
         resolved = str((path.parent / spec.data.path).resolve())

@@ -2,17 +2,16 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
-from walras.calibrate.law import Law, OneStepAhead
+from walras.calibrate.law import Law, OneStepAhead, left_out, repeated
 
 
 class IntegratedPath(Law):
     """price = mean + response · (q − E q) + e, with q ~ N(path_mean, diag path_scale²) and e ~ N(0, noise).
 
-    Fields: `mean` (rows,) the price at the path's mean; `response` (rows, steps); `path_mean` and `path_scale` (steps,);
+    Fields: `mean_price` (rows,) the price at the path's mean; `response` (rows, steps); `path_mean` and `path_scale` (steps,);
     `noise` (rows, rows) the covariance of the errors, not singular.
     """
 
@@ -60,12 +59,9 @@ class IntegratedPath(Law):
         return OneStepAhead(mean, scale, jax.scipy.stats.norm.logpdf(value[:, 0], mean, scale))
 
     def leave_one_out(self, value):
-        """With K the covariance, y_t given the rest is normal with error (K⁻¹e)_t / (K⁻¹)_tt and variance 1 / (K⁻¹)_tt."""
         seen, error, root, _ = self._whitened(value)
         inverse = cho_solve((root, True), jnp.eye(seen.size))
-        weighted, precision = inverse @ error, jnp.diagonal(inverse)
-        log_density = 0.5 * (jnp.log(precision) - jnp.log(2.0 * jnp.pi) - weighted**2 / precision)
-        return jnp.where(seen, log_density, jnp.nan)
+        return left_out(seen, inverse @ error, jnp.diagonal(inverse))
 
     def _simulate(self, key):
         """A draw of the path (steps,), less its mean, and of the price (rows,)."""
@@ -75,8 +71,7 @@ class IntegratedPath(Law):
         return path, self.mean_price + self.response @ path + error
 
     def sample(self, key, sample_shape=()):
-        keys = jax.random.split(key, int(np.prod(sample_shape)) or 1)
-        return jax.vmap(lambda k: self._simulate(k)[1])(keys).reshape(*sample_shape, *self.event_shape)
+        return repeated(lambda k: self._simulate(k)[1][:, None], key, sample_shape)
 
     def _draw(self, key, value):
         """A draw of the path (steps,) and the price (rows,) given the observations: a simulation, then corrected."""

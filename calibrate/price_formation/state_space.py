@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.calibrate.law import Law, OneStepAhead
+from walras.calibrate.law import Law, OneStepAhead, left_out, repeated
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _CROWDING = 3
@@ -187,7 +187,7 @@ class StateSpace(Law):
         """log p(price_t | everything else), from one derivative of the likelihood.
 
         With Σ the covariance of all observations and e their deviations, ∂ℓ/∂y = −Σ⁻¹e =: −u and ∂ℓ/∂Σ_tt = ½(u_t² − M_t),
-        M = diag Σ⁻¹; and y_t given the rest is normal with error u_t/M_t and variance 1/M_t.
+        M = diag Σ⁻¹.
         """
 
         def log_likelihood(price, price_noise):
@@ -196,8 +196,7 @@ class StateSpace(Law):
         slope, noise_slope = jax.grad(log_likelihood, argnums=(0, 1))(value[:, 0], jnp.zeros(self.gap.size))
         seen = ~jnp.isnan(value[:, 0])
         precision = jnp.where(seen, slope**2 - 2.0 * noise_slope, 1.0)
-        log_density = 0.5 * (jnp.log(precision) - jnp.log(2.0 * jnp.pi) - slope**2 / precision)
-        return jnp.where(seen, log_density, jnp.nan)
+        return left_out(seen, slope, precision)
 
     def _path(self, start, innovations):
         """The z of every row (rows, 5) from the first state and the innovations (rows, 5), without means."""
@@ -219,9 +218,7 @@ class StateSpace(Law):
         return z, self._observe(z) + self.means + noise
 
     def sample(self, key, sample_shape=()):
-        keys = jax.random.split(key, int(np.prod(sample_shape)) or 1)
-        draws = jax.vmap(lambda k: self._simulate(k)[1])(keys)
-        return draws.reshape(*sample_shape, *self.event_shape)
+        return repeated(lambda k: self._simulate(k)[1], key, sample_shape)
 
     def smooth(self, value: Float[Array, "rows 2"]) -> Float[Array, "rows 5"]:
         """E[z | observations]: an innovation's posterior mean is its covariance times the score of the likelihood."""

@@ -45,7 +45,7 @@ def price_of(net):
 
 
 def joint(made, supply, errors):
-    """Mean and covariance of (path, price) by superposition of unit supplies, and which prices are seen."""
+    """Mean and covariance of (path, price) by superposition of unit supplies, and the number of steps of the path."""
     steps = TIMES[-1] + 1
     mean, variance = np.zeros(steps), np.full(steps, 1.0 if supply == "latent" else VALUES["supply_sd"] ** 2)
     if supply == "measured":
@@ -74,12 +74,16 @@ def given(mean, covariance, wanted, seen, value):
     return mean[wanted] + weights @ (value - mean[seen]), covariance[np.ix_(wanted, wanted)] - weights @ cross.T
 
 
+def case(supply, errors):
+    """A problem, its law, its prices, their joint law with the path, and which coordinates of that are seen."""
+    made = problem(supply, errors)
+    value, law_of_all = np.asarray(made.observed[:, 0]), joint(made, supply, errors)
+    return made, law_of(made), value, law_of_all, law_of_all[-1] + np.flatnonzero(np.isfinite(value))
+
+
 @pytest.mark.parametrize(("supply", "errors"), CASES)
 def test_densities_are_those_of_the_joint_normal(supply, errors):
-    made = problem(supply, errors)
-    law, value = law_of(made), np.asarray(made.observed[:, 0])
-    mean, covariance, steps = joint(made, supply, errors)
-    seen = steps + np.flatnonzero(np.isfinite(value))
+    made, law, value, (mean, covariance, steps), seen = case(supply, errors)
     expected = scipy.stats.multivariate_normal(mean[seen], covariance[np.ix_(seen, seen)]).logpdf(value[np.isfinite(value)])
     assert_allclose(law.log_prob(made.observed), expected, rtol=EXACT)
     ahead = law.one_step_ahead(made.observed)
@@ -96,10 +100,7 @@ def test_densities_are_those_of_the_joint_normal(supply, errors):
 @pytest.mark.parametrize(("supply", "errors"), CASES)
 def test_draws_given_the_prices(supply, errors):
     """Paths and missing prices: means within five standard errors, spreads within 3 %; a false alarm in 1e-4 of keys."""
-    made = problem(supply, errors)
-    law, value = law_of(made), np.asarray(made.observed[:, 0])
-    mean, covariance, steps = joint(made, supply, errors)
-    seen = steps + np.flatnonzero(np.isfinite(value))
+    made, law, value, (mean, covariance, steps), seen = case(supply, errors)
     keys = jax.random.split(jax.random.key(0), DRAWS)
     paths = jax.vmap(lambda key: law.reconstruct(key, made.observed)["supply_path"])(keys)
     tables = jax.vmap(lambda key: law.complete(key, made.observed))(keys)[..., 0]
