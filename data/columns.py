@@ -23,6 +23,7 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
     table = frame.reset_index(level=named).reset_index(drop=True).rename(columns=str)
     if not table.columns.is_unique:
         raise DataError(f"column {table.columns[table.columns.duplicated()][0]!r} appears twice: rename or drop one")
+    table.attrs = {}  # pandas would pass them on to every column
     return table
 
 

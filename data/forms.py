@@ -27,6 +27,8 @@ FORMS = {
     "bids": Form(keys=("auction", "bidder"), value="bid"),
 }
 
+CARRIED = ("zone", "days_left_out")  # facts that only some frames have, and keep
+
 
 def standard(
     frame: pd.DataFrame,
@@ -65,16 +67,17 @@ def standard(
     Returns:
         (rows, columns) float64 frame, the required column first, with ``attrs``: name, form, units {column: unit, ""
         where unknown}, source, licence, notes, time_unit, period (the smallest spacing, in time_unit), missing {column:
-        count}, rows and left_out. ``time_unit`` and ``period`` are None for bids. A standard frame given again keeps
-        the units and the provenance it has. pandas copies ``attrs`` unchanged to slices, so rows, missing and period
-        are those of the whole frame.
+        count}, rows and left_out; and zone, "UTC", where times with a zone became UTC. ``time_unit`` and ``period`` are
+        None for bids. A standard frame given again keeps the units and the provenance it has. pandas copies ``attrs``
+        unchanged to slices, so rows, missing and period are those of the whole frame.
 
     Raises:
         DataError: one sentence naming the field, the value, the row and the remedy.
     """
     shape = _form(form)
     table, label = tidy.renamed(tidy.flat(frame), columns or {}, (*shape.keys, shape.value))
-    keys = pd.DataFrame({key: tidy.key(table[key], label[key]) for key in shape.keys})
+    found = {key: tidy.key(table[key], label[key]) for key in shape.keys}
+    keys = pd.DataFrame(found)
     must = {shape.value, "supply", "volume", *(columns or {})}
     values, left_out = tidy.numeric(table.drop(columns=list(shape.keys)), must, label)
     values = values[[shape.value, *values.columns.drop(shape.value)]]
@@ -91,7 +94,9 @@ def standard(
         **_clock(keys, old.get("time_unit") if time_unit is None else time_unit),
         "missing": {column: int(values[column].isna().sum()) for column in values},
         "rows": len(values),
-        "left_out": left_out,
+        "left_out": [*(column for column in old.get("left_out", []) if column not in table), *left_out],
+        **{fact: old[fact] for fact in CARRIED if fact in old},
+        **(found["time"].attrs if "time" in found else {}),
     }
     return _indexed(values, keys, attrs)
 

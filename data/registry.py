@@ -4,11 +4,11 @@ from difflib import get_close_matches
 
 import pandas as pd
 
-from walras.data import fulton_fish
+from walras.data import avocado, fulton_fish
 from walras.data.entry import Entry
 from walras.data.errors import DataError
 
-ENTRIES = {entry.name: entry for entry in (fulton_fish.ENTRY,)}
+ENTRIES = {entry.name: entry for entry in (fulton_fish.ENTRY, avocado.ENTRY)}
 
 
 def catalogue() -> pd.DataFrame:
@@ -52,7 +52,8 @@ def load(name: str) -> pd.DataFrame:
         (rows, columns) float64 frame in one of the forms of `standard`, with its ``attrs``.
 
     Raises:
-        DataError: unknown name; the message lists the known ones.
+        DataError: unknown name; the message lists the known ones. Or the set is in a package that is not installed; the
+            message says how to install it.
     """
     return _entry(name).load()
 

@@ -11,7 +11,7 @@ OFFSET = r"(?<=\d)(Z|[+-]\d{2}:?\d{2})$"  # of a time of day in ISO 8601
 
 
 def parse(column: pd.Series, label: str) -> pd.Series:
-    """Times as naive datetimes or numbers.
+    """Times as naive datetimes or numbers; ``attrs["zone"]`` is "UTC" where times with a zone became UTC.
 
     Args:
         column: datetimes, dates, periods, integers, floats, or ISO 8601 text.
@@ -67,13 +67,17 @@ def _iso(column: pd.Series, label: str) -> pd.Series:
             f"{label} is {text.iloc[bad[0]]!r} in row {bad[0] + 1}, which is not an ISO date: "
             "write it as YYYY-MM-DD, or YYYY-MM-DD HH:MM"
         )
-    local = pd.to_datetime(text.str.replace(OFFSET, "", regex=True), format="ISO8601")
-    return _days_or_utc(local, utc.dt.tz_localize(None))
+    naive = utc.dt.tz_localize(None)
+    wall = text.str.replace(OFFSET, "", regex=True)
+    return naive if wall.equals(text) else _days_or_utc(pd.to_datetime(wall, format="ISO8601"), naive)
 
 
 def _days_or_utc(local: pd.Series, utc: pd.Series) -> pd.Series:
     """Days stay local days, since a change to summer time must not make one 23 hours long; instants become UTC."""
-    return local if (local == local.dt.normalize()).all() else utc
+    if (local == local.dt.normalize()).all():
+        return local
+    utc.attrs["zone"] = "UTC"
+    return utc
 
 
 def check_order(times: pd.Series, label: str, of: str = "") -> None:

@@ -1,15 +1,25 @@
 """Market equilibria as differentiable functions of their economic parameters."""
 
-from walras.model.costs import Quadratic
+from walras.model.costs import Barrier, DoubleWell, Quadratic
 from walras.model.equilibrium import EquilibriumError, Status
-from walras.model.price_formation.foreseen import PathEquilibrium
+from walras.model.price_formation.agents import Agents
+from walras.model.price_formation.diffusion import Diffusion
+from walras.model.price_formation.foreseen import ClosedForm
+from walras.model.price_formation.game import PathEquilibrium
 from walras.model.price_formation.market import PriceFormation
 from walras.model.price_formation.random_supply import AffineEquilibrium
 from walras.model.price_formation.stationary import LinearDemand, StationaryEquilibrium, StationaryMarket
+from walras.model.price_formation.vanishing_noise import VanishingNoise
+from walras.model.price_formation.verification import Verification, verify
 from walras.model.supply import RandomSupply
 
 __all__ = [
     "AffineEquilibrium",
+    "Agents",
+    "Barrier",
+    "ClosedForm",
+    "Diffusion",
+    "DoubleWell",
     "EquilibriumError",
     "LinearDemand",
     "PathEquilibrium",
@@ -19,4 +29,7 @@ __all__ = [
     "StationaryEquilibrium",
     "StationaryMarket",
     "Status",
+    "VanishingNoise",
+    "Verification",
+    "verify",
 ]

@@ -1,24 +1,97 @@
-"""Costs of holding a position."""
+"""Costs of holding a position: ready-made ones, and what solvers ask of any cost."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
 class Quadratic(eqx.Module):
-    """The cost x ↦ ½ strength (x − centre)².
+    """The cost x ↦ ½ strength (x − centre)², or ½ (x − centre)ᵀ strength (x − centre) for several assets.
 
     `strength` is in money / (unit² · time) for a running cost and money / unit² for a terminal one; `centre` is in
-    units of the asset. A strength of zero is no cost.
+    units of the asset. For several assets `strength` is (assets, assets), symmetric and positive semi-definite, and
+    positions are (..., assets). A strength of zero is no cost.
+    """
+
+    strength: Float[Array, ""] | Float[Array, "assets assets"] | float
+    centre: Float[Array, ""] | Float[Array, " assets"] | float = 0.0
+
+    def __call__(self, position):
+        away = position - jnp.broadcast_to(jnp.asarray(self.centre), jnp.shape(position))
+        if jnp.ndim(self.strength) == 0:
+            return 0.5 * self.strength * away**2
+        return 0.5 * jnp.sum(away * (away @ self.strength), axis=-1)
+
+
+class DoubleWell(eqx.Module):
+    """The cost x ↦ ½ strength (x − left)² (x − right)²: agents prefer either of two positions, and not what lies between.
+
+    `strength` is in money / (unit⁴ · time) for a running cost and money / unit⁴ for a terminal one; `left` and `right` in
+    units. Not convex.
     """
 
     strength: Float[Array, ""] | float
-    centre: Float[Array, ""] | float = 0.0
+    left: Float[Array, ""] | float
+    right: Float[Array, ""] | float
 
     def __call__(self, position):
-        return 0.5 * self.strength * (position - self.centre) ** 2
+        return 0.5 * self.strength * (position - self.left) ** 2 * (position - self.right) ** 2
 
 
-def convex(trading_cost: Float[Array, ""] | float, *costs: Quadratic) -> Array:
-    """Whether an agent who pays these costs has a convex problem."""
-    return jnp.all(jnp.stack([jnp.asarray(trading_cost) > 0, *(jnp.asarray(cost.strength) >= 0 for cost in costs)]))
+class Barrier(eqx.Module):
+    """The convex cost x ↦ −strength log[4 (x − low)(high − x)/(high − low)²], infinite outside (low, high).
+
+    Zero in the middle; a soft limit on positions, for markets without noise. `strength` is in money / time for a running
+    cost and money for a terminal one; `low` and `high` in units.
+    """
+
+    strength: Float[Array, ""] | float
+    low: Float[Array, ""] | float
+    high: Float[Array, ""] | float
+
+    def __call__(self, position):
+        share = (position - self.low) * (self.high - position) * 4 / (self.high - self.low) ** 2
+        inside = share > 0
+        # A safe argument outside keeps derivatives finite there.
+        return jnp.where(inside, -self.strength * jnp.log(jnp.where(inside, share, 1.0)), jnp.inf)
+
+
+def cost_or_none(cost):
+    """The cost as a function; no cost is the constant zero."""
+    return Quadratic(0.0) if cost is None else cost
+
+
+def slope(cost, position):
+    """V′ at each position (...,) of one asset."""
+    return jax.vmap(jax.grad(cost))(position.ravel()).reshape(position.shape)
+
+
+def curvature(cost, position):
+    """V″ at each position (...,) of one asset."""
+    return jax.vmap(jax.grad(jax.grad(cost)))(position.ravel()).reshape(position.shape)
+
+
+def values(cost, position):
+    """V at each position (...,) of one asset, for a cost written for one position."""
+    return jax.vmap(cost)(position.ravel()).reshape(position.shape)
+
+
+def convex(trading_cost: Float[Array, "..."] | float, *costs: Quadratic) -> Array:
+    """Whether an agent who pays these quadratic costs has a convex problem."""
+    semidefinite = []
+    for cost in costs:
+        low, high = _extreme_eigenvalues(cost.strength)
+        semidefinite.append(low >= -_EIGENVALUE_ROUNDING * high)
+    return jnp.all(jnp.stack([_extreme_eigenvalues(trading_cost)[0] > 0, *semidefinite]))
+
+
+_EIGENVALUE_ROUNDING = 1e-12  # of the largest; a semi-definite matrix has a smallest one of ±1e-16 of that
+
+
+def _extreme_eigenvalues(strength):
+    strength = jnp.asarray(strength)
+    if strength.ndim == 0:
+        return strength, strength
+    found = jnp.linalg.eigvalsh(jax.lax.stop_gradient(strength))
+    return found[0], found[-1]

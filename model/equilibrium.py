@@ -1,6 +1,7 @@
 """What every solve returns beside its solution: a status, and an error that states the remedy."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
@@ -20,6 +21,36 @@ class Status(eqx.Enumeration):
         "the market has no stationary equilibrium because its stock never settles: give a positive depreciation, or a "
         "positive demand slope together with a positive holding strength, and a positive supply reversion"
     )
+    no_noise = "the market has no noise, and this solver is for agents with noise: give a positive noise, or leave solver out"
+    noise_not_seen = "the market has noise, and this solver is for agents without: set noise=0, or leave solver out"
+    costs_not_convex = (
+        "costs are not convex where agents go, so the solution may be a local optimum: give the market a positive noise, or "
+        "leave solver out to solve for the limit of vanishing noise"
+    )
+    starts_outside_limits = "an agent starts at a limit or beyond it: move its initial position strictly inside the limits"
+    supply_beyond_limits = (
+        "supply takes the mean position beyond the limits, where no price can clear the market: supply less, or widen limits"
+    )
+    not_converged = (
+        "the search for the price did not clear the market: check that costs are finite and smooth where agents go, or give "
+        "the solver a larger tolerance"
+    )
+    grid_too_coarse = (
+        "the grid of positions is too coarse for the noise of one step and the curvature of the costs: give the solver more "
+        "points or a narrower domain, or use fewer steps"
+    )
+    noise_too_small = (
+        "the noise is so small that probabilities underflow: give the solver log_domain=True, or set noise=0 for the limit"
+    )
+    band_too_narrow = (
+        "agents move farther in a step than the solver's band of grid points reaches: give the solver a larger band, or more "
+        "substeps"
+    )
+    domain_too_small = "agents reach the ends of the grid of positions: give the solver a wider domain"
+    noise_limit_unreliable = (
+        "the limit of vanishing noise could not be told from the noise levels that were solved: give the solver smaller "
+        "noises, or the market a positive noise"
+    )
     not_finite = (
         "the price is not finite: check that every parameter, the supply and the initial positions are finite, or "
         "rescale their units"
@@ -36,6 +67,11 @@ def status_of(*solution, convex: bool | Array = True, stationary: bool | Array =
     status = Status.where(finite, Status.solved, Status.not_finite)
     status = Status.where(jnp.asarray(stationary), status, Status.not_stationary)
     return Status.where(jnp.asarray(convex), status, Status.not_convex)
+
+
+def is_traced(tree) -> bool:
+    """Whether any array of a tree is known only to a JAX transformation, so that nothing can be chosen from its value."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def checked(equilibrium, throw):

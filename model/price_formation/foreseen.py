@@ -6,6 +6,7 @@ p(T) = −Ψ′(x_T), holds for any law of the initial positions and any noise, 
     ϖ(t) = −c Q(t) − γ (X̄(T) − ζ) − η ∫ₜᵀ (X̄(s) − κ) ds.
 
 Supply is constant on each of N equal steps; `price` is the mean of ϖ over each step, for which the sums below are exact.
+For several assets c, η and γ are symmetric matrices, and the formula is the same.
 Source: Gomes–Saúde, Dyn. Games Appl. 11 (2021), arXiv 1807.07088.
 """
 
@@ -14,92 +15,118 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from walras.model import block_tridiagonal
 from walras.model.costs import Quadratic, convex
-from walras.model.equilibrium import Status, status_of
+from walras.model.equilibrium import EquilibriumError, status_of
+from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
+from walras.model.price_formation.strategy import Feedback, Paths
 
 
-class PathEquilibrium(eqx.Module):
-    """The equilibrium of one finite game along a foreseen supply path.
+class ClosedForm(eqx.Module):
+    """Solves markets with quadratic costs and no limits, for any noise and one or several assets."""
 
-    `times` (steps,) step midpoints; `price` (steps,) step means; `mean_position` (steps + 1,) at the nodes;
-    `supply` (steps,) the step-mean rates it clears; `status` how the solve ended.
-    """
+    def solve(self, game: Game) -> "ClosedFormEquilibrium":
+        for name in ("holding", "terminal"):
+            cost = getattr(game, name)
+            if not isinstance(cost, Quadratic):
+                raise EquilibriumError(f"{name} is a {type(cost).__name__}: the closed form needs a Quadratic, or None")
+        if game.limits:
+            raise EquilibriumError(f"limits are {game.limits}: the closed form knows none, leave solver out")
+        return _solve(game)
 
-    times: Float[Array, " steps"]
-    price: Float[Array, " steps"]
-    mean_position: Float[Array, " nodes"]
-    supply: Float[Array, " steps"]
-    horizon: Float[Array, ""]
-    trading_cost: Float[Array, ""] | float
-    holding: Quadratic
-    terminal: Quadratic
-    status: Status
+
+class ClosedFormEquilibrium(PathEquilibrium):
+    """The equilibrium of a market with quadratic costs, exact."""
 
     @property
     def residual(self) -> Float[Array, ""]:
         """The clearing error max |E[α*] − Q| (units / time): agents' best response to the price, solved afresh."""
         response = self.positions(self.mean_position[:1])[:, 0]
-        rate = jnp.diff(response) / self._step
+        rate = jnp.diff(response, axis=0) / self.game.step
         return jnp.max(jnp.abs(rate - self.supply))
 
-    def positions(self, initial: Float[Array, " agents"]) -> Float[Array, "nodes agents"]:
+    @property
+    def error(self):
+        return jnp.zeros((), self.price.dtype)
+
+    def positions(self, initial: Float[Array, "agents ..."]) -> Float[Array, "nodes agents ..."]:
         """Optimal paths (steps + 1, agents), at the nodes, of agents who start at `initial` and face this price.
 
-        Exact for paths that are linear within a step. With idiosyncratic noise they are the agents' mean paths.
+        Exact for paths that are linear within a step. With idiosyncratic noise they are the agents' mean paths. With several
+        assets both have a trailing dimension (assets,).
         """
         initial = jnp.asarray(initial)
-        diagonal, off_diagonal, right_side = self._best_response_system()
-        padding = jnp.zeros(1)
-        right_side = jnp.tile(right_side[:, None], initial.size).at[0].add(-off_diagonal * initial)
-        off_diagonals = jnp.full(diagonal.size - 1, off_diagonal)
-        nodes = jax.lax.linalg.tridiagonal_solve(
-            jnp.append(padding, off_diagonals), diagonal, jnp.append(off_diagonals, padding), right_side
-        )
+        diagonal, neighbour, right_side = _best_response_system(self.game, self.price)
+        several = neighbour.ndim > 0
+        right_side = jnp.broadcast_to(right_side[:, None], (right_side.shape[0], *initial.shape))
+        moved = initial @ neighbour if several else neighbour * initial
+        diagonal = diagonal[:, None] if several else diagonal.reshape(-1, 1)
+        inverses = block_tridiagonal.factorise(diagonal, neighbour)
+        nodes = block_tridiagonal.solve(inverses, neighbour, right_side.at[0].add(-moved))
         return jnp.concatenate([initial[None], nodes])
 
-    @property
-    def _step(self):
-        return self.horizon / self.price.size
-
-    def _best_response_system(self):
-        """The tridiagonal optimality system of one agent's nodes x₁ … x_N: diagonal, off-diagonal, right side."""
-        h, c = self._step, self.trading_cost
-        eta, kappa = self.holding.strength, self.holding.centre
-        gamma, zeta = self.terminal.strength, self.terminal.centre
-        # ∫V over a step with ends a, b is ηh/6 (a² + ab + b²) in a, b measured from κ.
-        off_diagonal = -c / h + eta * h / 6
-        diagonal = jnp.full(self.price.size, 2 * (c / h + eta * h / 3)).at[-1].set(c / h + eta * h / 3 + gamma)
-        pull = jnp.full(self.price.size, eta * kappa * h).at[-1].set(eta * kappa * h / 2 + gamma * zeta)
-        return diagonal, off_diagonal, pull + jnp.append(jnp.diff(self.price), -self.price[-1])
+    def strategy(self) -> Feedback | Paths:
+        """With noise, agents are pulled to the mean position at rate g: c g′ = c g² − η back from g(T) = γ/c."""
+        game = self.game
+        if self.price.ndim > 1:
+            return Paths(self.positions(self.initial))
+        away = jnp.linspace(-1.0, 1.0, 3) * _FAR * (1.0 + jnp.max(jnp.abs(self.initial)) + game.noise * jnp.sqrt(game.horizon))
+        remaining = game.horizon - game.step * jnp.arange(game.steps + 1)
+        pull = _pull(game.holding.strength / game.trading_cost, game.terminal.strength / game.trading_cost, remaining)
+        return Feedback(self.mean_position[:, None] + away[None], -pull[:, None] * away[None])
 
 
-def closed_form(trading_cost, holding, terminal, supply, horizon, mean_initial):
-    """The step-mean price (steps,) and mean position (steps + 1,) of the formula above."""
-    h = horizon / supply.size
-    moved = h * jnp.cumsum(supply)
-    position = mean_initial + jnp.append(jnp.zeros(1, supply.dtype), moved)
-    pressure = holding.strength * h * (0.5 * (position[:-1] + position[1:]) - holding.centre)  # η∫(X̄−κ) of each step
-    later = jnp.append(jnp.cumsum(pressure[::-1])[::-1][1:], 0.0)
-    # The mean over t in the step of η∫ from t to the step's end: the weight (s − t_k)/h on η(X̄(s) − κ).
-    own = holding.strength * h * (0.5 * (position[:-1] - holding.centre) + supply * h / 3)
-    end = terminal.strength * (position[-1] - terminal.centre)
-    return -trading_cost * supply - end - later - own, position
+_FAR = 1e3  # how far, in units of the population, a linear rule is tabulated
+
+
+def _pull(ratio, end, remaining):
+    """The solution g of g′ = g² − η/c at times to go: √(η/c) tanh(√(η/c) τ + artanh …), written to hold at η = 0 too."""
+    root = jnp.sqrt(jnp.maximum(ratio, 1e-30))
+    tanh = jnp.tanh(root * remaining)
+    return (end + root * tanh) / (1.0 + end * tanh / root)
+
+
+def _best_response_system(game, price):
+    """The block-tridiagonal optimality system of one agent's nodes x₁ … x_N: diagonal, off-diagonal, right side."""
+    h, c = game.step, game.trading_cost
+    eta, gamma = _strength(game.holding, c), _strength(game.terminal, c)
+    # ∫V over a step with ends a, b is ηh/6 (a² + ab + b²) in a, b measured from κ.
+    neighbour = -c / h + eta * h / 6
+    own = c / h + eta * h / 3
+    diagonal = jnp.repeat((2 * own)[None], price.shape[0], axis=0).at[-1].set(own + gamma)
+    pull = h * _times(game.holding.strength, jnp.broadcast_to(game.holding.centre, price[0].shape))
+    end = _times(game.terminal.strength, jnp.broadcast_to(game.terminal.centre, price[0].shape))
+    pulls = jnp.repeat(pull[None], price.shape[0], axis=0).at[-1].set(pull / 2 + end)
+    return diagonal, neighbour, pulls + jnp.concatenate([jnp.diff(price, axis=0), -price[-1:]])
+
+
+def _strength(cost, like):
+    """A strength as a matrix where trading costs are one."""
+    strength = jnp.asarray(cost.strength)
+    return strength if strength.ndim == like.ndim else strength * jnp.eye(like.shape[0])
+
+
+def _times(strength, vector):
+    """A strength, a number or a symmetric matrix, times vectors (..., assets)."""
+    return strength * vector if jnp.ndim(strength) == 0 else vector @ strength
 
 
 @jax.jit
-def solve_foreseen(market, supply, horizon, mean_initial) -> PathEquilibrium:
-    """Solve for a supply (steps,) that agents foresee."""
-    holding = Quadratic(0.0) if market.holding is None else market.holding
-    terminal = Quadratic(0.0) if market.terminal is None else market.terminal
-    price, position = closed_form(market.trading_cost, holding, terminal, supply, horizon, mean_initial)
-    return PathEquilibrium(
-        times=(jnp.arange(supply.size) + 0.5) * (horizon / supply.size),
+def _solve(game: Game) -> ClosedFormEquilibrium:
+    h, supply, position = game.step, game.supply, game.mean_position
+    holding, terminal = game.holding, game.terminal
+    held = position - jnp.broadcast_to(holding.centre, position.shape)
+    pressure = h * _times(holding.strength, 0.5 * (held[:-1] + held[1:]))  # η∫(X̄−κ) of each step
+    later = jnp.concatenate([jnp.cumsum(pressure[::-1], axis=0)[::-1][1:], jnp.zeros_like(pressure[:1])])
+    # The mean over t in the step of η∫ from t to the step's end: the weight (s − t_k)/h on η(X̄(s) − κ).
+    own = h * _times(holding.strength, 0.5 * held[:-1] + supply * h / 3)
+    end = _times(terminal.strength, position[-1] - terminal.centre)
+    price = -game.traded(supply) - end[None] - later - own
+    return ClosedFormEquilibrium(
+        game=game,
+        times=midpoints(game),
         price=price,
         mean_position=position,
-        supply=supply,
-        horizon=jnp.asarray(horizon, price.dtype),
-        trading_cost=market.trading_cost,
-        holding=holding,
-        terminal=terminal,
-        status=status_of(price, position, convex=convex(market.trading_cost, holding, terminal)),
+        status=status_of(price, position, convex=convex(game.trading_cost, holding, terminal)),
+        iterations=jnp.asarray(0),
     )

@@ -1,28 +1,46 @@
 """The market of one finite game."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from walras.model.costs import Quadratic
-from walras.model.equilibrium import EquilibriumError, checked
-from walras.model.price_formation.foreseen import PathEquilibrium, solve_foreseen
+from walras.model.equilibrium import EquilibriumError, Status, checked, is_traced
+from walras.model.price_formation.agents import Agents
+from walras.model.price_formation.diffusion import Diffusion
+from walras.model.price_formation.foreseen import ClosedForm
+from walras.model.price_formation.game import Game, PathEquilibrium
 from walras.model.price_formation.random_supply import AffineEquilibrium, solve_random
+from walras.model.price_formation.vanishing_noise import VanishingNoise
 from walras.model.supply import RandomSupply
 
 _QUADRATURE_POINTS = 8  # Gauss–Legendre points for the mean of a supply function over one step
+_FIRST_STEPS, _MOST_STEPS = 32, 1024  # of a supply function whose steps are chosen
+
+
+class Solver(Protocol):
+    """Anything that solves games: ready-made are `ClosedForm`, `Diffusion`, `Agents` and `VanishingNoise`."""
+
+    def solve(self, game: Game) -> PathEquilibrium: ...
 
 
 class PriceFormation(eqx.Module):
     """A continuum of agents who trade at a cost over one finite game; its equilibrium price is `solve(supply).price`.
 
-    `trading_cost` c > 0 in money · time / unit²; `holding` the running cost V and `terminal` the final cost Ψ (`None`
-    for no cost); `noise` σ ≥ 0 the agents' idiosyncratic noise in units / √time, on which the price of a market with
-    quadratic costs does not depend. Source: Gomes–Saúde, arXiv 1807.07088.
+    `trading_cost` c > 0 in money · time / unit²; `holding` the running cost V (money / time) and `terminal` the final cost Ψ
+    (money): any function of one position, written with jax.numpy, or `None` for no cost; `noise` σ ≥ 0 the agents'
+    idiosyncratic noise in units / √time, on which the price of a market with quadratic costs does not depend; `limits`
+    (low, high) between which positions must stay, `None` for no limit on that side. A cost that has parameters is best an
+    `equinox.Module` like `Quadratic`, or a `jax.tree_util.Partial`: its parameters are then those of the market.
+
+    For several assets `trading_cost` is a symmetric positive definite matrix, and costs are of a vector of positions.
+    Source: Gomes–Saúde, arXiv 1807.07088; several assets and general costs: Wang–Wu Fung–Nurbekyan, arXiv 2506.04169.
 
     >>> market = PriceFormation(0.5, holding=Quadratic(2.0), terminal=Quadratic(1.0))
     >>> equilibrium = market.solve(jnp.array([1.0, 0.0, -1.0]), horizon=3.0)
@@ -30,51 +48,132 @@ class PriceFormation(eqx.Module):
     [-4.167, -2.0, 0.167]
     """
 
-    trading_cost: Float[Array, ""] | float
-    holding: Quadratic | None = None
-    terminal: Quadratic | None = None
+    trading_cost: Float[Array, ""] | Float[Array, "assets assets"] | float
+    holding: Callable | None = None
+    terminal: Callable | None = None
     noise: Float[Array, ""] | float = 0.0
+    limits: tuple | None = None
 
     def __check_init__(self):
         for name in ("holding", "terminal"):
             cost = getattr(self, name)
-            if cost is not None and not isinstance(cost, Quadratic):
-                raise EquilibriumError(f"{name} is a {type(cost).__name__}: the closed form needs a Quadratic, or None")
-        if not _is_scalar(self.trading_cost):
+            if cost is not None and not callable(cost):
+                raise EquilibriumError(f"{name} is {cost!r}: give a function of one position, such as Quadratic(1.0), or None")
+        shape = jnp.shape(self.trading_cost)
+        if len(shape) not in (0, 2) or len(set(shape)) > 1:
             raise EquilibriumError(
-                f"trading_cost has shape {jnp.shape(self.trading_cost)}: give one number, and solve many markets at "
-                "once with jax.vmap"
+                f"trading_cost has shape {shape}: give one number, or for several assets a square matrix, and solve many "
+                "markets at once with jax.vmap"
             )
+        if jnp.ndim(self.noise):
+            raise EquilibriumError(f"noise has shape {jnp.shape(self.noise)}: give one number")
+        if self.limits is not None:
+            self._check_limits()
+
+    def _check_limits(self):
+        if not isinstance(self.limits, tuple) or len(self.limits) != 2:
+            raise EquilibriumError(f"limits is {self.limits!r}: give a pair (low, high), with None for no limit on a side")
+        low, high = self.limits
+        if low is not None and high is not None and not is_traced(self.limits) and not low < high:
+            raise EquilibriumError(f"limits are {low} and {high}: give the lower one first")
 
     def solve(
         self,
-        supply: Float[Array, " steps"] | Callable | RandomSupply,
+        supply: Float[Array, "steps ..."] | Callable | RandomSupply,
         *,
         horizon: float = 1.0,
         initial=0.0,
         steps: int | None = None,
+        solver: Solver | None = None,
         throw: bool = True,
     ) -> PathEquilibrium | AffineEquilibrium:
         """The equilibrium over [0, horizon].
 
-        `supply`: (steps,) the mean rate over each of the equal steps, or a function of time together with `steps`; both
-        are foreseen by every agent. A `RandomSupply`, with `steps`, is not, and gives the price as an affine function of
-        the state. `initial`: one position, an array of equally likely positions, or (positions, weights).
+        `supply`: (steps,) or (steps, assets), the mean rate over each of the equal steps, or a function of time, with `steps`
+        or without (they are then chosen so that the price has settled); both are foreseen by every agent. A `RandomSupply`,
+        with `steps`, is not, and gives the price as an affine function of the state. `initial`: one position, an array of
+        equally likely positions, or (positions, weights); for several assets a position has `assets` entries.
+
+        `solver`: `None` takes what fits the market. Quadratic costs have a `ClosedForm`; a market with noise or limits is
+        solved by `Diffusion`; one without by `Agents` where costs are convex, and else by `VanishingNoise`.
 
         Raises `EquilibriumError` when an argument has the wrong shape and, unless `throw=False` or under a JAX
-        transformation, when the market has no equilibrium; then `status` tells.
+        transformation, when the market has no equilibrium or it was not found; then `status` tells.
         """
-        mean_initial = _mean_position(initial)
         if isinstance(supply, RandomSupply):
-            return checked(solve_random(self, supply, horizon, mean_initial, _require_steps(steps)), throw)
-        if callable(supply):
-            supply = _step_means(supply, horizon, _require_steps(steps))
-        supply = _supply_path(supply, steps)
-        return checked(solve_foreseen(self, supply, horizon, mean_initial), throw)
+            return self._solve_random(supply, horizon, initial, steps, throw)
+        if not callable(supply):
+            return checked(self._solve_path(_supply_path(supply, steps), horizon, initial, solver), throw)
+        if steps is not None:
+            return self.solve(_step_means(supply, horizon, _require_steps(steps)), **_options(horizon, initial, solver, throw))
+        return checked(self._with_chosen_steps(supply, horizon, initial, solver), throw)
+
+    def _solve_random(self, supply, horizon, initial, steps, throw):
+        for name in ("holding", "terminal"):
+            cost = getattr(self, name)
+            if cost is not None and not isinstance(cost, Quadratic):
+                raise EquilibriumError(f"{name} is a {type(cost).__name__}: a RandomSupply needs a Quadratic, or None")
+        if self.limits is not None:
+            raise EquilibriumError(f"limits are {self.limits}: with a RandomSupply there can be none")
+        positions, weights = _population(initial, None)
+        return checked(solve_random(self, supply, horizon, jnp.sum(weights * positions), _require_steps(steps)), throw)
+
+    def _solve_path(self, supply, horizon, initial, solver):
+        assets = supply.shape[1] if supply.ndim == 2 else None
+        if jnp.shape(self.trading_cost) != (() if assets is None else (assets, assets)):
+            raise EquilibriumError(
+                f"supply has shape {supply.shape} and trading_cost {jnp.shape(self.trading_cost)}: for several assets give "
+                "(steps, assets) and (assets, assets), for one asset (steps,) and a number"
+            )
+        game = Game.of(self, supply, _positive(horizon, "horizon"), *_population(initial, assets))
+        return (self._fitting_solver(assets) if solver is None else solver).solve(game)
+
+    def _with_chosen_steps(self, supply, horizon, initial, solver):
+        if is_traced((self, horizon, initial)):
+            raise EquilibriumError("steps is None: under a JAX transformation a supply function needs the number of steps")
+        steps = _FIRST_STEPS
+        while True:
+            found = self._solve_path(_step_means(supply, horizon, steps), horizon, initial, solver)
+            scale = float(jnp.maximum(jnp.max(jnp.abs(found.price)), 1e-300))
+            # The price moves within a step too: means over steps have settled once halving them changes little.
+            settled = float(jnp.max(jnp.abs(jnp.diff(found.price, axis=0)))) <= _JUMP * scale
+            if settled or steps >= _MOST_STEPS or not bool(found.status == Status.solved):
+                return found
+            steps *= 2
+
+    def _fitting_solver(self, assets) -> Solver:
+        costs = [cost for cost in (self.holding, self.terminal) if cost is not None]
+        if self.limits is None and all(isinstance(cost, Quadratic) for cost in costs):
+            return ClosedForm()
+        if isinstance(self.noise, Tracer) or float(self.noise) != 0.0:
+            return Diffusion()
+        if assets is not None:
+            return Agents()
+        return VanishingNoise() if self.limits is not None else _Convexity()
 
 
-def _is_scalar(value):
-    return jnp.ndim(value) == 0
+_JUMP = 0.05  # from one chosen step to the next, of the largest price
+
+
+class _Convexity(eqx.Module):
+    """Without noise: agents' own trajectories where costs prove to be convex, else the limit of vanishing noise."""
+
+    def solve(self, game):
+        if is_traced(game):
+            known = [type(cost).__name__ for cost in (game.holding, game.terminal)]
+            return (VanishingNoise() if "DoubleWell" in known else Agents()).solve(game)
+        found = Agents().solve(game)
+        return VanishingNoise().solve(game) if bool(found.status == Status.costs_not_convex) else found
+
+
+def _options(horizon, initial, solver, throw):
+    return {"horizon": horizon, "initial": initial, "solver": solver, "throw": throw}
+
+
+def _positive(value, name):
+    if not isinstance(value, Tracer) and not (jnp.ndim(value) == 0 and float(value) > 0):
+        raise EquilibriumError(f"{name} is {value}: give one positive number")
+    return value
 
 
 def _require_steps(steps):
@@ -85,29 +184,47 @@ def _require_steps(steps):
 
 def _supply_path(supply, steps):
     supply = jnp.asarray(supply, dtype=jnp.result_type(float))
-    if supply.ndim != 1 or supply.size == 0:
-        raise EquilibriumError(f"supply has shape {supply.shape}: give a one-dimensional array, a rate for each step")
-    if steps is not None and steps != supply.size:
-        raise EquilibriumError(f"steps is {steps} but supply has {supply.size} entries: leave steps out")
+    if supply.ndim not in (1, 2) or supply.size == 0:
+        raise EquilibriumError(
+            f"supply has shape {supply.shape}: give an array with a rate for each step, (steps,) or (steps, assets)"
+        )
+    if steps is not None and steps != supply.shape[0]:
+        raise EquilibriumError(f"steps is {steps} but supply has {supply.shape[0]} entries: leave steps out")
     return supply
 
 
 def _step_means(supply, horizon, steps):
     nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE_POINTS)
     times = (jnp.arange(steps)[:, None] + 0.5 * (1.0 + nodes)[None, :]) * (horizon / steps)
-    return jax.vmap(jax.vmap(supply))(times) @ (0.5 * weights)
+    try:
+        rates = jax.vmap(jax.vmap(supply))(times)
+    except jax.errors.TracerArrayConversionError as error:
+        raise EquilibriumError("supply is a function that JAX cannot trace: write it with jax.numpy, not numpy") from error
+    return jnp.tensordot(rates, 0.5 * weights, axes=(1, 0))
 
 
-def _mean_position(initial):
+def _population(initial, assets):
+    """The agents' first positions (agents,) or (agents, assets), and their weights (agents,), which sum to one."""
     positions, weights = initial if isinstance(initial, tuple) else (initial, None)
     positions = jnp.asarray(positions, dtype=jnp.result_type(float))
-    if positions.ndim > 1 or positions.size == 0:
-        raise EquilibriumError(f"initial has shape {positions.shape}: give one position or a one-dimensional array")
+    if assets is not None and positions.ndim < 2:
+        if positions.shape not in ((), (assets,)):
+            raise EquilibriumError(
+                f"initial has shape {positions.shape}: for {assets} assets give ({assets},) or (agents, {assets})"
+            )
+        positions = jnp.broadcast_to(positions, (1, assets))
+    else:
+        positions = jnp.atleast_1d(positions)
+    if positions.ndim != (1 if assets is None else 2) or positions.size == 0 or positions.shape[1:] not in ((), (assets,)):
+        raise EquilibriumError(f"initial has shape {positions.shape}: give one position or a one-dimensional array of them")
+    agents = positions.shape[0]
     if weights is None:
-        return jnp.mean(positions)
+        return positions, jnp.full(agents, 1.0 / agents, positions.dtype)
     weights = jnp.asarray(weights, dtype=positions.dtype)
-    if weights.shape != positions.shape:
+    if weights.shape != (agents,):
         raise EquilibriumError(
-            f"initial has {positions.shape} positions and {weights.shape} weights: give one weight for each position"
+            f"initial has {agents} positions and weights of shape {weights.shape}: give one weight for each position"
         )
-    return jnp.sum(weights * positions) / jnp.sum(weights)
+    if not isinstance(weights, Tracer) and not (bool(jnp.all(weights >= 0)) and float(jnp.sum(weights)) > 0):
+        raise EquilibriumError("initial has weights that are negative or all zero: give positive ones")
+    return positions, weights / jnp.sum(weights)

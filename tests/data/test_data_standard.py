@@ -97,6 +97,12 @@ def test_the_users_frame_is_left_alone():
     assert frame.attrs == {}
 
 
+def test_columns_left_out_stay_known():
+    frame = standard(pd.DataFrame({"time": [0, 1], "price": [1, 2], "who": ["ann", "bob"]}))
+    assert standard(frame).attrs["left_out"] == ["who"]
+    assert standard(frame.assign(who=[3, 4])).attrs["left_out"] == []
+
+
 def test_standard_frames_are_fixed_points():
     for frame in (load("fulton_fish"), standard(PANEL, form="panel"), standard(BIDS, form="bids")):
         again = standard(frame, form=frame.attrs["form"])

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -97,11 +98,22 @@ def test_status_survives_jit_and_vmap():
     assert solved.tolist() == [True, False]
 
 
-@pytest.mark.parametrize("arguments", [{}, {"steps": 0}], ids=["no steps", "zero steps"])
-@pytest.mark.parametrize("supply", [np.sin, RANDOM], ids=["function", "random"])
+@pytest.mark.parametrize(("supply", "arguments"), [(jnp.sin, {"steps": 0}), (RANDOM, {"steps": 0}), (RANDOM, {})])
 def test_number_of_steps_is_required(supply, arguments):
     with pytest.raises(EquilibriumError, match="steps"):
         finite_market().solve(supply, **arguments)
+
+
+def test_steps_of_a_supply_function_are_chosen_where_values_are_known():
+    chosen = finite_market().solve(lambda t: jnp.sin(20 * t), horizon=1.0)
+    assert chosen.price.size > 32
+    with pytest.raises(EquilibriumError, match="steps"):
+        jax.jit(lambda horizon: finite_market().solve(jnp.sin, horizon=horizon).price)(1.0)
+
+
+def test_a_supply_function_of_numpy_is_refused():
+    with pytest.raises(EquilibriumError, match=r"jax\.numpy"):
+        finite_market().solve(np.sin, steps=4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""The solver for agents hit by noise: any costs, one asset, optional hard limits on positions."""
+
+import math
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from walras.model.equilibrium import EquilibriumError, Status, is_traced
+from walras.model.price_formation.diffusion_equilibrium import EDGE, LOST, DiffusionEquilibrium, Discretisation, ends, solve
+from walras.model.price_formation.domain import length_scale
+from walras.model.price_formation.game import Game
+
+_POINTS = 128  # of a grid that cannot be chosen from values, under a JAX transformation
+_FIRST_BAND, _BAND_STEP = 24, 8  # of chosen grids, which come in few sizes so that similar markets share a compilation
+_POINTS_STEP, _MOST_POINTS = 32, 8192
+_SMALL = 160  # points, up to which a band does not pay
+_SPACING = 1.2  # of a chosen grid, in widths of the narrowest kernel: the quadrature's error is then 1e-8
+_ROUNDS = 6  # of choosing a grid, and of choosing substeps
+_MOST_STEPS, _MOST_STEPS_WITH_WALLS = 1024, 256  # that are chosen; between walls each step has a kernel of its own
+_WIDEST = 1e3  # of a domain, in units of the game's length
+
+
+class Diffusion(eqx.Module):
+    """Solves markets whose agents are hit by noise, σ > 0; every agent's optimum is global.
+
+    What is `None` is chosen from the market's values, to a price error of about `accuracy` times the price's own scale;
+    under a JAX transformation, where values are not known, it is `points` = 128, `substeps` = 1, a domain from a bound on
+    how far agents go, and neither band nor log domain, and `status` tells if that did not do. `chosen(game)` gives the options
+    that were chosen for one market, for use in transformations of markets like it.
+
+    `points`: of the grid of positions. `band`: how many of them an agent can move by in a step, of which `points` is a
+    multiple. `domain`: the grid's ends (low, high) as distances from the mean position, or as positions where the market has
+    limits. `substeps`: into which each step of the supply is cut. `log_domain`: carry logarithms (slower; for noise so small
+    that the probabilities of agents' moves underflow). `tolerance`: of the clearing error, relative to the rates of the game.
+    `start`: multipliers (steps · substeps,) of a similar market's equilibrium, to start from.
+    """
+
+    points: int | None = eqx.field(default=None, static=True)
+    band: int | None = eqx.field(default=None, static=True)
+    domain: tuple[float, float] | None = eqx.field(default=None, static=True)
+    substeps: int | None = eqx.field(default=None, static=True)
+    log_domain: bool | None = eqx.field(default=None, static=True)
+    tolerance: float = eqx.field(default=1e-9, static=True)
+    accuracy: float = eqx.field(default=1e-4, static=True)
+    start: Float[Array, " fine_steps"] | None = None
+
+    def __check_init__(self):
+        if self.points is not None and self.band is not None and self.points % self.band:
+            raise EquilibriumError(f"points is {self.points} and band {self.band}: give points that are a multiple of band")
+
+    def solve(self, game: Game) -> DiffusionEquilibrium:
+        """The equilibrium; `PriceFormation.solve` calls this."""
+        _refuse(game)
+        if is_traced((game, self)):
+            points = self.points or _POINTS
+            fixed = Discretisation(
+                points, self.band or points, self.domain, self.substeps or 1, bool(self.log_domain), self.tolerance
+            )
+            return solve(fixed, game, self.start)
+        return self._chosen(game)
+
+    def chosen(self, game: Game) -> "Diffusion":
+        """These options with nothing left to choose: what this game needs."""
+        _refuse(game)
+        found = self._chosen(game).discretisation
+        return replace(
+            self,
+            points=found.points,
+            band=found.band,
+            domain=found.domain,
+            substeps=found.substeps,
+            log_domain=found.log_domain,
+        )
+
+    def _chosen(self, game) -> DiffusionEquilibrium:
+        found = self._with_grid(game, self._first_grid(game, self.substeps or 1, _FIRST_BAND))
+        most = max((_MOST_STEPS if game.limits is None else _MOST_STEPS_WITH_WALLS) // game.steps, 1)
+        for _ in range(_ROUNDS):
+            substeps = found.discretisation.substeps
+            if self.substeps or substeps >= most or not bool(found.status == Status.solved):
+                break
+            excess = float(found.error) / (self.accuracy * float(found.price_scale))
+            if not excess > 1.0:
+                break
+            # Second order in the step: powers of two, so that similar markets share a compilation.
+            substeps = min(most, substeps * 2 ** max(1, math.ceil(0.5 * math.log2(excess))))
+            found = self._with_grid(game, self._first_grid(game, substeps, found.discretisation.band))
+        return found
+
+    def _first_grid(self, game, substeps, band) -> Discretisation:
+        start = self.start if self.start is not None and self.start.size == game.steps else None
+        low, high = ends(game, start)
+        domain = self.domain or (float(low), float(high))
+        first = Discretisation(1, self.band or band, domain, substeps, bool(self.log_domain), self.tolerance)
+        return self._resolving(first, float(game.noise * jnp.sqrt(game.step / substeps)))
+
+    def _with_grid(self, game, first: Discretisation) -> DiffusionEquilibrium:
+        """On a grid fitted to where agents were found to be, how far they move, and the width of their kernels."""
+        chosen = first
+        found = solve(chosen, game, self.start)
+        for _ in range(_ROUNDS):
+            better = self._fitted(game, chosen, found)
+            if better == chosen:
+                break
+            chosen = better
+            found = solve(chosen, game, self.start)
+        return found
+
+    def _fitted(self, game, now: Discretisation, found: DiffusionEquilibrium) -> Discretisation:
+        """The discretisation for another round, or the same one."""
+        low, high = float(found.grid.low), float(found.grid.high)
+        if self.log_domain is None and not now.log_domain and float(found.lost) > LOST:
+            return replace(now, log_domain=True)
+        if self.domain is None and float(found.at_edges) > EDGE and high - low < _WIDEST * float(length_scale(game)):
+            fixed_low, fixed_high = game.limits or (None, None)
+            pad = 0.5 * (high - low)
+            wider = (low if fixed_low is not None else low - pad, high if fixed_high is not None else high + pad)
+            return self._resolving(replace(now, domain=wider), float(found.grid.spacing) / _SPACING)
+        if self.band is None and now.band < now.points and float(found.drift) > 1.0:
+            band = _BAND_STEP * math.ceil(now.band * float(found.drift) / _BAND_STEP)
+            return self._resolving(replace(now, band=band), float(found.kernel_width))
+        if self.points is None and float(found.grid.spacing) > _SPACING * float(found.kernel_width) * (1 + 1e-9):
+            return self._resolving(now, float(found.kernel_width))
+        return now
+
+    def _resolving(self, now: Discretisation, width: float) -> Discretisation:
+        """With enough points to resolve kernels of that width, and at least those there are."""
+        if self.points is not None:
+            return replace(now, points=self.points, band=self.band or self.points)
+        low, high = now.domain or (0.0, 0.0)
+        wanted = (high - low) / (_SPACING * width)
+        points = max(math.ceil(wanted) if wanted < _MOST_POINTS else _MOST_POINTS, now.points)
+        if self.band is None and points <= max(_SMALL, 3 * now.band):
+            points = _POINTS_STEP * math.ceil(points / _POINTS_STEP)
+            return replace(now, points=points, band=points)
+        return replace(now, points=now.band * math.ceil(points / now.band))
+
+
+def _refuse(game):
+    if game.supply.ndim > 1:
+        raise EquilibriumError("supply has several assets: markets with noise are solved for one asset only")
+    if not jax.config.read("jax_enable_x64"):
+        raise EquilibriumError(
+            'this market needs double precision: add jax.config.update("jax_enable_x64", True) at the program\'s start'
+        )

@@ -1,0 +1,108 @@
+"""Markets without noise whose costs are not convex: the limit of vanishing noise.
+
+Without noise such a population splits, and any finite set of agents has many local equilibria. With noise the equilibrium is
+unique and every agent's optimum global; its price is smooth in σ² and, far below the noise at which agents' wells blur,
+nearly linear. So the market is solved at a few noises, and the polynomial in σ² through them is read off at zero.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from walras.model.equilibrium import EquilibriumError, Status, is_traced
+from walras.model.price_formation.diffusion import Diffusion
+from walras.model.price_formation.diffusion_equilibrium import DiffusionEquilibrium
+from walras.model.price_formation.domain import length_scale
+from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
+from walras.model.price_formation.strategy import Feedback
+
+_UNRELIABLE = 0.05  # of the price's scale: an error beyond which the limit is not told from the noises
+
+
+class VanishingNoise(eqx.Module):
+    """Solves markets without noise as the limit of decreasing noises, with an error estimate.
+
+    `noises`: at least two, decreasing, as multiples of the length over which agents differ and move in the game, per square
+    root of the horizon. `diffusion`: the options with which each is solved.
+    """
+
+    noises: tuple[float, ...] = eqx.field(default=(0.2, 0.14, 0.1), static=True)
+    diffusion: Diffusion = Diffusion()
+
+    def __check_init__(self):
+        falling = all(a > b > 0 for a, b in zip(self.noises, self.noises[1:], strict=False))
+        if len(self.noises) < 2 or not falling:
+            raise EquilibriumError(f"noises is {self.noises}: give at least two positive numbers, each less than the last")
+
+    def solve(self, game: Game) -> "NoiseLimit":
+        """The equilibrium; `PriceFormation.solve` calls this."""
+        quiet = eqx.tree_at(lambda g: g.noise, game, jnp.zeros_like(game.noise))
+        length = length_scale(quiet) / jnp.sqrt(game.horizon)
+        levels = []
+        for noise in self.noises:
+            noisy = eqx.tree_at(lambda g: g.noise, game, noise * length)
+            levels.append(self._diffusion(noise, game).solve(noisy))
+        return _limit(game, tuple(levels))
+
+    def _diffusion(self, noise, game):
+        """Under a transformation the grid cannot be chosen from values: it is finer in proportion for smaller noises."""
+        if not is_traced(game) or self.diffusion.points is not None:
+            return self.diffusion
+        points = int(32 * jnp.ceil(jnp.asarray(4 * self.noises[0] / noise)))
+        return eqx.tree_at(lambda d: d.points, self.diffusion, points, is_leaf=lambda leaf: leaf is None)
+
+
+class NoiseLimit(PathEquilibrium):
+    """The limit of equilibria with less and less noise.
+
+    `levels`: the equilibria that were solved; `spread` (steps,) by how much the last two extrapolations of the price differ.
+    """
+
+    levels: tuple[DiffusionEquilibrium, ...]
+    spread: Float[Array, " steps"]
+
+    @property
+    def residual(self):
+        """The largest clearing error of the levels; `verify` clears the limit itself."""
+        return jnp.max(jnp.stack([level.residual for level in self.levels]))
+
+    @property
+    def error(self):
+        """What extrapolating leaves open, and the error of the level with the least noise (money / unit)."""
+        return jnp.max(jnp.abs(self.spread)) + self.levels[-1].error
+
+    def strategy(self) -> Feedback:
+        """That of the level with the least noise."""
+        return self.levels[-1].strategy()
+
+
+@eqx.filter_jit
+def _limit(game, levels):
+    variances = jnp.stack([level.game.noise**2 for level in levels])
+    prices = jnp.stack([level.price for level in levels])
+    price, coarser = _at_zero(variances, prices), _at_zero(variances[1:], prices[1:])
+    status = Status.solved
+    spread = price - coarser
+    unreliable = jnp.max(jnp.abs(spread)) > _UNRELIABLE * levels[-1].price_scale
+    status = Status.where(unreliable, Status.noise_limit_unreliable, status)
+    for level in levels:
+        status = Status.where(level.status == Status.solved, status, level.status)
+    return NoiseLimit(
+        game=game,
+        times=midpoints(game),
+        price=price,
+        mean_position=game.mean_position,
+        status=status,
+        iterations=jnp.sum(jnp.stack([level.iterations for level in levels])),
+        levels=levels,
+        spread=spread,
+    )
+
+
+def _at_zero(nodes, values):
+    """The polynomial through (nodes, values) at zero (Lagrange)."""
+    weights = [
+        jnp.prod(jnp.stack([nodes[j] / (nodes[j] - nodes[i]) for j in range(nodes.size) if j != i] or [jnp.ones(())]))
+        for i in range(nodes.size)
+    ]
+    return jnp.tensordot(jnp.stack(weights), values, axes=1)
