@@ -9,6 +9,7 @@ from walras.calibrate.observation import Observation
 from walras.calibrate.predictive import forecast, posterior_predictive, prior_predictive
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.price_formation.stochastic import StochasticPrices
+from walras.calibrate.price_formation.trading_days import TradingDays
 from walras.calibrate.prior import Parameter, Prior
 from walras.calibrate.problem import Problem
 from walras.calibrate.registry import Market, markets
@@ -30,6 +31,7 @@ __all__ = [
     "Prior",
     "Problem",
     "StochasticPrices",
+    "TradingDays",
     "check",
     "compare",
     "fit",

@@ -9,9 +9,8 @@ from numpyro import handlers
 
 from walras.calibrate.compiling import quickly
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.problem import Problem
+from walras.calibrate.problem import Problem, solved
 from walras.calibrate.tree import observed_columns, to_tree
-from walras.model import Status
 
 
 def _flat(values: dict) -> dict[str, np.ndarray]:
@@ -48,7 +47,7 @@ def pointwise(problem: Problem, values: dict, key) -> dict:
             **law.one_step_ahead(observed)._asdict(),
             "leave_one_out": law.leave_one_out(observed),
             "log_prior": {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in sampled.items()},
-            "solver_failed": equilibrium.status != Status.solved,
+            "solver_failed": ~solved(equilibrium),
             "reconstructed": law.reconstruct(key, observed),
         }
 
@@ -110,7 +109,7 @@ def prior_draws(problem: Problem, key, draws: int) -> tuple[dict[str, np.ndarray
             _, equilibrium, _ = problem.forward(problem.inputs)
         derived = {name for name, site in trace.items() if site["type"] == "deterministic"}
         values = {name: trace[name]["value"] for name in (*problem.latent, *sorted(derived))}
-        return values, equilibrium.status != Status.solved
+        return values, ~solved(equilibrium)
 
     return jax.tree.map(lambda array: array[None], _over_draws(one, jax.random.split(key, draws)))
 

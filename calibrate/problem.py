@@ -22,6 +22,7 @@ from walras.calibrate.observation import Observation
 from walras.calibrate.prior import Parameter, Prior
 from walras.model import Status
 
+_PRIOR_DRAWS = 16  # from which a solver is chosen
 OBSERVED = "observed"  # the NumPyro site of the data
 
 
@@ -74,9 +75,29 @@ class Problem:
         """The registered market, or None when the market is a function."""
         return registry.market(self.market) if isinstance(self.market, str) else None
 
-    @property
+    @cached_property
     def build(self) -> Callable:
-        return self.registered.build if self.registered else self.market
+        """`build(params, inputs) → equilibrium`, with a solver chosen from draws of the prior if the market wants one."""
+        if self.registered is None:
+            return self.market
+        build, choose = self.registered.build, self.registered.solver
+        if choose is None:
+            return build
+        # A choice from values, also where the first to ask is a program that is being traced.
+        with jax.ensure_compile_time_eval():
+            return partial(build, solver=choose(partial(self._solve_prior_draws, build)))
+
+    def _solve_prior_draws(self, build, solver):
+        """The equilibria of a few draws of the prior, always the same ones: they choose a grid, and no result."""
+
+        def draw(key):
+            with handlers.block(), handlers.seed(rng_seed=key):
+                params = self.priors() if callable(self.priors) else self._parameters(self.priors, self.inputs)
+                inputs = self.observation.latents(params, self.inputs)
+            return build(params, inputs, solver=solver)
+
+        # One after the other: a hard market would hold up all the others.
+        return jax.jit(partial(jax.lax.map, draw))(jax.random.split(jax.random.key(0), _PRIOR_DRAWS))
 
     @cached_property
     def inputs(self) -> dict[str, jax.Array]:
@@ -142,9 +163,9 @@ class Problem:
         observed = self.observed if isinstance(observed, str) else observed
         inputs = self.inputs if inputs is None else inputs
         _, equilibrium, law = self.forward(inputs)
-        solved = equilibrium.status == Status.solved
-        numpyro.factor("solved", jnp.where(solved, 0.0, -jnp.inf))
-        with handlers.mask(mask=solved):
+        found = solved(equilibrium)
+        numpyro.factor("solved", jnp.where(found, 0.0, -jnp.inf))
+        with handlers.mask(mask=found):
             table = numpyro.sample(OBSERVED, law, obs=observed)
         if observed is None:
             for column, name in enumerate(self.observation.targets):
@@ -190,6 +211,11 @@ class Problem:
 
     def __eq__(self, other):
         return isinstance(other, Problem) and self.digest == other.digest
+
+
+def solved(equilibrium) -> jax.Array:
+    """Whether a market was solved; of a panel, whether all were."""
+    return jnp.all(equilibrium.status == Status.solved)
 
 
 def _check_prior(name: str, prior, parameter: Parameter | None):

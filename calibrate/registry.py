@@ -8,9 +8,11 @@ from difflib import get_close_matches
 from walras.calibrate.errors import CalibrationError
 
 _MARKETS = {
+    "double_well": "walras.calibrate.price_formation.wells:DOUBLE_WELL",
     "price_formation": "walras.calibrate.price_formation.markets:FORESEEN",
     "random_supply": "walras.calibrate.price_formation.markets:RANDOM_SUPPLY",
     "stationary": "walras.calibrate.price_formation.markets:STATIONARY",
+    "trading_days": "walras.calibrate.price_formation.markets:TRADING_DAYS",
 }
 
 
@@ -20,7 +22,9 @@ class Market:
 
     `build(params, inputs)` returns the equilibrium; `parameters(observation, frame)` the `Parameter` of each name;
     `observation` is the class that a specification's observation table fills. A `finite` market ends with its data and
-    cannot be forecast; the prices of an `affine` one are affine in its inputs.
+    cannot be forecast; the prices of an `affine` one are affine in its inputs. Where `solver` is given, `build` takes a
+    keyword `solver` too, chosen once from draws of the prior: `solver(solve_draws)` returns it, given a function that solves
+    the draws with any solver and returns their equilibria along a leading dimension.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Market:
     summary: str = ""
     finite: bool = False
     affine: bool = False
+    solver: Callable | None = None
 
 
 def market(name: str) -> Market:

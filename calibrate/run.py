@@ -58,7 +58,8 @@ def _frame(spec: Spec) -> pd.DataFrame:
     if spec.data.name is not None:
         return data.load(spec.data.name)
     options = {key: value for key, value in (("time_unit", spec.data.time_unit),) if value is not None}
-    return data.read(spec.data.path, columns=spec.data.columns, form=spec.data.form, units=spec.data.units, **options)
+    frame = data.read(spec.data.path, columns=spec.data.columns, form=spec.data.form, units=spec.data.units, **options)
+    return data.days(frame, zone=spec.data.zone) if spec.data.days else frame
 
 
 def claim(path: Path) -> Path:

@@ -319,7 +319,7 @@ def _coordinate(site) -> ExplicitReparam | None:
 
     Along the ridge that the program says the likelihood has; and standardised, so that a prior's units do not matter.
     """
-    if site["is_observed"]:
+    if site["is_observed"] or "centred" in site["infer"]:
         return None
     if "ridge" in site["infer"]:
         return ExplicitReparam([biject_to(site["fn"].support).inv, AffineTransform(-site["infer"]["ridge"], 1.0)])

@@ -31,7 +31,10 @@ class _Table(BaseModel):
 
 
 class DataTable(_Table):
-    """Where the data come from: `name` of a registered set, or `path` of a CSV or Parquet file with its `columns`."""
+    """Where the data come from: `name` of a registered set, or `path` of a CSV or Parquet file with its `columns`.
+
+    With `days` an intraday series becomes a panel of whole trading days, by the clock of `zone` if its times have one.
+    """
 
     name: str | None = None
     path: str | None = None
@@ -39,6 +42,8 @@ class DataTable(_Table):
     form: Literal["series", "panel", "bids"] = "series"
     units: dict[str, str] | None = None
     time_unit: str | None = None
+    days: bool = False
+    zone: str | None = None
 
     @model_validator(mode="after")
     def _one_source(self):

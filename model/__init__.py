@@ -7,6 +7,8 @@ from walras.model.price_formation.diffusion import Diffusion
 from walras.model.price_formation.foreseen import ClosedForm
 from walras.model.price_formation.game import PathEquilibrium
 from walras.model.price_formation.market import PriceFormation
+from walras.model.price_formation.pictures import plot_costs, plot_density, plot_paths, plot_price
+from walras.model.price_formation.population import density, expected_costs, sample_paths
 from walras.model.price_formation.random_supply import AffineEquilibrium
 from walras.model.price_formation.stationary import LinearDemand, StationaryEquilibrium, StationaryMarket
 from walras.model.price_formation.vanishing_noise import VanishingNoise
@@ -31,5 +33,12 @@ __all__ = [
     "Status",
     "VanishingNoise",
     "Verification",
+    "density",
+    "expected_costs",
+    "plot_costs",
+    "plot_density",
+    "plot_paths",
+    "plot_price",
+    "sample_paths",
     "verify",
 ]

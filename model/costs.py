@@ -57,9 +57,17 @@ class Barrier(eqx.Module):
         return jnp.where(inside, -self.strength * jnp.log(jnp.where(inside, share, 1.0)), jnp.inf)
 
 
-def cost_or_none(cost):
-    """The cost as a function; no cost is the constant zero."""
-    return Quadratic(0.0) if cost is None else cost
+def as_function(cost, assets: int | None, dtype):
+    """The cost as a function of one agent's position; no cost is the constant zero.
+
+    Parameters of ready-made costs become arrays: numbers would be constants of a program that is compiled for each value.
+    """
+    cost = Quadratic(0.0) if cost is None else cost
+    if not isinstance(cost, Quadratic | DoubleWell | Barrier):
+        return cost
+    if assets is not None and isinstance(cost, Quadratic) and jnp.ndim(cost.strength) == 0:
+        cost = Quadratic(cost.strength * jnp.eye(assets, dtype=dtype), cost.centre)
+    return jax.tree.map(lambda parameter: jnp.asarray(parameter, dtype), cost)
 
 
 def slope(cost, position):

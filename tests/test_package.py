@@ -19,6 +19,7 @@ PUBLIC = {
         "NUTS",
         "Prior",
         "Problem",
+        "TradingDays",
         "check",
         "compare",
         "fit",
@@ -31,6 +32,11 @@ PUBLIC = {
     ],
     "walras.model": [
         "AffineEquilibrium",
+        "Agents",
+        "Barrier",
+        "ClosedForm",
+        "Diffusion",
+        "DoubleWell",
         "EquilibriumError",
         "LinearDemand",
         "PathEquilibrium",
@@ -40,8 +46,17 @@ PUBLIC = {
         "StationaryEquilibrium",
         "StationaryMarket",
         "Status",
+        "VanishingNoise",
+        "density",
+        "expected_costs",
+        "plot_costs",
+        "plot_density",
+        "plot_paths",
+        "plot_price",
+        "sample_paths",
+        "verify",
     ],
-    "walras.data": ["DataError", "catalogue", "describe", "elapsed", "load", "read", "standard"],
+    "walras.data": ["DataError", "catalogue", "days", "describe", "elapsed", "load", "read", "standard"],
 }
 
 FORBIDDEN = {

@@ -1,7 +1,7 @@
 """Observing one finite game whose agents foresee supply."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from walras.calibrate.errors import CalibrationError
 from walras.calibrate.price_formation.errors_law import SeriesErrors
 from walras.calibrate.price_formation.integrated_path import IntegratedPath
 from walras.calibrate.price_formation.prices import Prices, centred, period, reliability
+from walras.calibrate.price_formation.supply_paths import PROCESSES, path_root
 from walras.calibrate.prior import Parameter, Prior
 from walras.data import elapsed
 
@@ -24,9 +25,24 @@ class ForeseenPrices(Prices):
     The game's grid has one step per period from the first row to the last. Steps without a row (closed days), and rows
     without a supply, have net supply zero: neither arrivals nor consumption. With supply measured or latent its path is
     integrated out where that is exact (quadratic costs by name, normal errors), and else sampled beside the parameters.
+
+    `supply_process` is the prior of a latent path: "independent" steps, "wiener", "ornstein_uhlenbeck" or "smooth".
     """
 
+    supply_process: Literal["independent", "wiener", "ornstein_uhlenbeck", "smooth"] = "independent"
+
     targets: ClassVar[tuple[str, ...]] = ("price",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.supply_process not in PROCESSES:
+            raise CalibrationError(
+                f"observation supply_process is {self.supply_process!r}: choose one of {', '.join(PROCESSES)}"
+            )
+        if self.supply != "latent" and self.supply_process != "independent":
+            raise CalibrationError(
+                f"observation supply_process is {self.supply_process!r} but supply {self.supply!r}: only latent supply has one"
+            )
 
     def observed(self, frame):
         return self.price(frame)[:, None]
@@ -63,40 +79,53 @@ class ForeseenPrices(Prices):
             )
         if self.supply == "measured":
             found["supply_reliability"] = reliability()
+        length, time = scale["period"], self.series(frame).attrs["time_unit"]
+        if self.supply_process == "ornstein_uhlenbeck":
+            why = "supply forgets half of a shock within two to eight periods"
+            found["supply_reversion"] = Parameter(
+                Prior("LogNormal", float(np.log(0.17 / length)), 0.5, unit=f"1/{time}", why=why), lower=0.0
+            )
+        if self.supply_process == "smooth":
+            why = "supply bends a few times in the sample, not at every row"
+            horizon = length * self.inputs(frame)["supply"].size
+            found["supply_lengthscale"] = Parameter(
+                Prior("LogNormal", float(np.log(horizon / 6)), 0.4, unit=time, why=why), lower=0.0
+            )
         return found
 
     def latents(self, params, inputs):
         if self.supply == "known":
             return inputs
-        mean, scale = self._path(params, inputs)
-        standard = numpyro.sample("supply_standard", dist.Normal(jnp.zeros(mean.shape), 1.0).to_event(1))
-        path = numpyro.deterministic("supply_path", mean + scale * standard)
+        mean, root = self._path(params, inputs)
+        standard = numpyro.sample("supply_standard", dist.Normal(jnp.zeros(root.shape[1]), 1.0).to_event(1))
+        path = numpyro.deterministic("supply_path", mean + root @ standard)
         return {**inputs, "supply": path}
 
     def integrated(self, params, inputs, solve):
         if self.supply == "known" or self.noise == "student_t":
             return self.latents(params, inputs)
-        mean, scale = self._path(params, inputs)
+        mean, root = self._path(params, inputs)
         response = jax.jacfwd(lambda supply: solve({**inputs, "supply": supply}).price)(mean)
-        return {**inputs, "supply": mean, "supply_scale": scale, "response": response}
+        return {**inputs, "supply": mean, "supply_root": root, "response": response}
 
     def _path(self, params, inputs):
-        """The mean and standard deviation (steps,) of supply in each step, given its measurements."""
+        """The mean (steps,) of supply in each step and the root (steps, variables) of its covariance, given measurements."""
         shape = inputs["supply"].shape
         reliable = params.get("supply_reliability", 1.0)
         spread = params["supply_sd"] * jnp.sqrt(reliable)
-        mean, scale = jnp.zeros(shape), jnp.full(shape, spread)
-        if self.supply == "measured":
-            # The path given its measurements (conjugate), and the measurements by their marginal law: the same joint law
-            # as measuring a sampled path, without its funnel.
-            measured, seen = inputs["measured"], ~jnp.isnan(inputs["measured"])
-            deviation = jnp.where(seen, measured - jnp.nanmean(measured), 0.0)
-            gain = jnp.where(seen, reliable, 0.0)
-            mean = mean.at[inputs["step"]].set(gain * deviation)
-            scale = scale.at[inputs["step"]].set(spread * jnp.sqrt(1.0 - gain))
-            density = dist.Normal(0.0, params["supply_sd"]).log_prob(deviation)
-            numpyro.factor("measured", jnp.sum(jnp.where(seen, density, 0.0)))
-        return mean, scale
+        if self.supply == "latent":
+            period = inputs["horizon"] / shape[0]
+            return jnp.zeros(shape), spread * path_root(self.supply_process, shape[0], period, params)
+        # The path given its measurements (conjugate), and the measurements by their marginal law: the same joint law
+        # as measuring a sampled path, without its funnel.
+        measured, seen = inputs["measured"], ~jnp.isnan(inputs["measured"])
+        deviation = jnp.where(seen, measured - jnp.nanmean(measured), 0.0)
+        gain = jnp.where(seen, reliable, 0.0)
+        mean = jnp.zeros(shape).at[inputs["step"]].set(gain * deviation)
+        scale = jnp.full(shape, spread).at[inputs["step"]].set(spread * jnp.sqrt(1.0 - gain))
+        density = dist.Normal(0.0, params["supply_sd"]).log_prob(deviation)
+        numpyro.factor("measured", jnp.sum(jnp.where(seen, density, 0.0)))
+        return mean, jnp.diag(scale)
 
     def law(self, equilibrium, params, inputs):
         mean = equilibrium.price[inputs["step"]]
@@ -104,7 +133,7 @@ class ForeseenPrices(Prices):
             mean = mean + inputs["demand"] @ params["demand_effect"]
         if "response" in inputs:
             response = inputs["response"][inputs["step"]]
-            return IntegratedPath(mean, response, inputs["supply"], inputs["supply_scale"], self._noise(params, inputs))
+            return IntegratedPath(mean, response, inputs["supply"], inputs["supply_root"], self._noise(params, inputs))
         return SeriesErrors(
             mean,
             params["price_noise"],
@@ -126,7 +155,8 @@ class ForeseenPrices(Prices):
         return {**found, "grid": list(steps)}
 
     def dimensions(self):
-        return {**super().dimensions(), "supply_standard": ["grid"], "supply_path": ["grid"]}
+        variables = "basis" if self.supply_process == "smooth" else "grid"
+        return {**super().dimensions(), "supply_standard": [variables], "supply_path": ["grid"]}
 
     @property
     def missing_supply(self):

@@ -9,28 +9,28 @@ from walras.calibrate.law import Law, OneStepAhead, left_out, repeated
 
 
 class IntegratedPath(Law):
-    """price = mean + response · (q − E q) + e, with q ~ N(path_mean, diag path_scale²) and e ~ N(0, noise).
+    """price = mean + response · (q − E q) + e, with q ~ N(path_mean, R Rᵀ) and e ~ N(0, noise).
 
-    Fields: `mean_price` (rows,) the price at the path's mean; `response` (rows, steps); `path_mean` and `path_scale` (steps,);
-    `noise` (rows, rows) the covariance of the errors, not singular.
+    Fields: `mean_price` (rows,) the price at the path's mean; `response` (rows, steps); `path_mean` (steps,) and `path_root` R
+    (steps, variables); `noise` (rows, rows) the covariance of the errors, not singular.
     """
 
-    pytree_data_fields = ("mean_price", "response", "path_mean", "path_scale", "noise")
+    pytree_data_fields = ("mean_price", "response", "path_mean", "path_root", "noise")
 
     def __init__(
         self,
         mean_price: Float[Array, " rows"],
         response: Float[Array, "rows steps"],
         path_mean: Float[Array, " steps"],
-        path_scale: Float[Array, " steps"],
+        path_root: Float[Array, "steps variables"],
         noise: Float[Array, "rows rows"],
     ):
         self.mean_price, self.response, self.noise = mean_price, response, noise
-        self.path_mean, self.path_scale = path_mean, path_scale
+        self.path_mean, self.path_root = path_mean, path_root
         super().__init__(mean_price.shape[0], 1)
 
     def _covariance(self):
-        spread = self.response * self.path_scale[None]
+        spread = self.response @ self.path_root
         return spread @ spread.T + self.noise
 
     def _whitened(self, value):
@@ -66,7 +66,7 @@ class IntegratedPath(Law):
     def _simulate(self, key):
         """A draw of the path (steps,), less its mean, and of the price (rows,)."""
         path_key, noise_key = jax.random.split(key)
-        path = self.path_scale * jax.random.normal(path_key, self.path_scale.shape)
+        path = self.path_root @ jax.random.normal(path_key, self.path_root.shape[1:])
         error = jnp.linalg.cholesky(self.noise) @ jax.random.normal(noise_key, self.mean_price.shape)
         return path, self.mean_price + self.response @ path + error
 
@@ -78,7 +78,7 @@ class IntegratedPath(Law):
         path, price = self._simulate(key)
         seen, _, root, _ = self._whitened(value)
         missed = cho_solve((root, True), jnp.where(seen, value[:, 0] - price, 0.0))
-        path = path + self.path_scale**2 * (self.response.T @ missed)
+        path = path + self.path_root @ (self.path_root.T @ (self.response.T @ missed))
         return self.path_mean + path, price + self._covariance() @ missed
 
     def reconstruct(self, key, value):

@@ -4,11 +4,13 @@ Samplers move in the price's own terms (its level, its response) rather than in 
 the level. Net supply and stock are measured from where they leave the price alone.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.price_formation.stochastic import StochasticPrices
+from walras.calibrate.price_formation.trading_days import TradingDays
 from walras.calibrate.prior import Parameter, Prior
 from walras.calibrate.registry import Market
 from walras.model import LinearDemand, PriceFormation, Quadratic, RandomSupply, StationaryMarket
@@ -24,6 +26,15 @@ def foreseen(params, inputs):
         c, holding=Quadratic(eta, params["price_trend"] / eta), terminal=Quadratic(1.0, moved + final_price)
     )
     return market.solve(supply, horizon=horizon)
+
+
+def trading_days(params, inputs):
+    """One foreseen game for each day, with parameters of its own where `by_day` has them."""
+
+    def one(supply, own):
+        return foreseen({**params, **own}, {"supply": supply, "horizon": inputs["horizon"]})
+
+    return jax.vmap(one)(inputs["supply"], inputs["by_day"])
 
 
 def random_supply(params, inputs):
@@ -66,7 +77,7 @@ def _supply(params, inputs, mean):
     return RandomSupply(mean, theta, rate_sd * jnp.sqrt(2.0 * theta))
 
 
-class _Scales:
+class Scales:
     """The units and sizes from which default priors are made."""
 
     def __init__(self, observation, frame):
@@ -82,19 +93,19 @@ class _Scales:
         return f"({self.price})/({self.supply})" if self.price and self.supply else ""
 
 
-def _level(scales):
+def level_prior(scales):
     why = "the mean price is near the sample's: two of its standard deviations either way"
     return Parameter(Prior("Normal", scales.mean, 2.0 * scales.sd, unit=scales.price, why=why))
 
 
-def _impact(scales):
+def impact_prior(scales):
     # Neither log-normal nor half-normal: where instruments are weak, both leave much of the posterior at no impact at all.
     why = "a surprise of one standard deviation of supply moves the price by up to two of its own, and not by nothing"
     return Parameter(Prior("Weibull", 2.0 * scales.response, 1.5, unit=scales.impact_unit, why=why), lower=0.0)
 
 
 def _finite_parameters(observation, frame):
-    scales = _Scales(observation, frame)
+    scales = Scales(observation, frame)
     half = float(observation.inputs(frame)["horizon"]) / 2
     holding = Prior(
         "LogNormal",
@@ -112,15 +123,15 @@ def _finite_parameters(observation, frame):
         why="over the sample the price drifts by no more than two of its standard deviations either way",
     )
     return {
-        "price_level": _level(scales),
+        "price_level": level_prior(scales),
         "price_trend": Parameter(trend),
-        "trading_cost": _impact(scales),
+        "trading_cost": impact_prior(scales),
         "holding_cost": Parameter(holding, lower=0.0),
     }
 
 
 def _random_parameters(observation, frame):
-    scales = _Scales(observation, frame)
+    scales = Scales(observation, frame)
     terminal = Prior(
         "LogNormal",
         float(np.log(scales.response / scales.length)),
@@ -132,7 +143,7 @@ def _random_parameters(observation, frame):
 
 
 def _stationary_parameters(observation, frame):
-    scales = _Scales(observation, frame)
+    scales = Scales(observation, frame)
     holding = Prior(
         "LogNormal",
         float(np.log(0.5 * scales.response / scales.length**2)),
@@ -146,8 +157,8 @@ def _stationary_parameters(observation, frame):
     # Nearly Beta(2, 2), and faster to simulate. A uniform prior would let chains wander where the share is almost 0 or 1.
     absorption = Prior("Kumaraswamy", 2.0, 2.0, why="consumers take about half of a surprise at once, rarely all or nothing")
     return {
-        "price_level": _level(scales),
-        "price_impact": _impact(scales),
+        "price_level": level_prior(scales),
+        "price_impact": impact_prior(scales),
         "absorption": Parameter(absorption, lower=0.0, upper=1.0, attains=(0.0,)),
         "holding_cost": Parameter(holding, lower=0.0),
         "depreciation": Parameter(depreciation, lower=0.0, attains=(0.0,)),
@@ -178,4 +189,12 @@ STATIONARY = Market(
     _stationary_parameters,
     StochasticPrices,
     summary="discounting agents, depreciating stocks, elastic consumers; supply is an Ornstein–Uhlenbeck process",
+)
+TRADING_DAYS = Market(
+    "trading_days",
+    trading_days,
+    _finite_parameters,
+    TradingDays,
+    summary="one foreseen game with quadratic costs for each day of a panel, such as electricity with storage",
+    finite=True,
 )

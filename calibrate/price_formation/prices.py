@@ -68,6 +68,10 @@ class Prices(Observation):
     def covariates(self) -> tuple[str, ...]:
         return self.demand
 
+    def period(self, frame: pd.DataFrame) -> float:
+        """The length of one observation period."""
+        return period(self.series(frame))
+
     def price(self, frame: pd.DataFrame) -> np.ndarray:
         return self.series(frame)[self.price_column].to_numpy(float)
 
@@ -99,7 +103,7 @@ class Prices(Observation):
             "price_moves": float(np.sqrt(np.mean(np.diff(price[np.isfinite(price)]) ** 2))),
             "supply_mean": 0.0 if latent else float(np.nanmean(quantity)),
             "supply_sd": 1.0 if latent else float(np.nanstd(quantity)),
-            "period": period(self.series(frame)),
+            "period": self.period(frame),
         }
 
     def parameters(self, frame: pd.DataFrame) -> dict[str, Parameter]:

@@ -235,8 +235,10 @@ def _respond_jvp(primals, tangents):
     _, moved = eqx.filter_jvp(gradient, (dual, multipliers), (tangent, multipliers_dot))
     _, hessian = jax.linearize(lambda at: dual.gradient(at, multipliers), distance)
 
+    constant = eqx.combine(jax.lax.stop_gradient(eqx.filter(dual, eqx.is_array)), dual)  # costs may be plain functions
+
     def solve(_, right):
-        return jax.lax.stop_gradient(dual).newton_step(jax.lax.stop_gradient(distance), right)
+        return constant.newton_step(jax.lax.stop_gradient(distance), right)
 
     return distance, -jax.lax.custom_linear_solve(hessian, moved, solve, symmetric=True)
 
@@ -279,7 +281,8 @@ def _status(solver, game, dual, found, price, scale, distance):
         (game.noise != 0, Status.noise_not_seen),
     ):
         status = Status.where(jnp.asarray(failed), reason, status)
-    return Status.where(_positive_definite(game.trading_cost), status, Status.not_convex)
+    status = Status.where(_positive_definite(game.trading_cost), status, Status.not_convex)
+    return Status.where(game.finite, status, Status.not_finite)
 
 
 def _positive_definite(matrix):

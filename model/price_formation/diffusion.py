@@ -6,6 +6,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from walras.model.equilibrium import EquilibriumError, Status, is_traced
@@ -16,10 +17,15 @@ from walras.model.price_formation.game import Game
 _POINTS = 128  # of a grid that cannot be chosen from values, under a JAX transformation
 _FIRST_BAND, _BAND_STEP = 24, 8  # of chosen grids, which come in few sizes so that similar markets share a compilation
 _POINTS_STEP, _MOST_POINTS = 32, 8192
+_MOST_ENTRIES = 20_000_000  # of kernels, 160 MB: more would not fit next to what derivatives keep
+_MOST_WORK, _LOGARITHMS = 1_000_000_000, 10  # products of an evaluation, a second's; how many a logarithm takes
 _SMALL = 160  # points, up to which a band does not pay
-_SPACING = 1.2  # of a chosen grid, in widths of the narrowest kernel: the quadrature's error is then 1e-8
+# Spacings in widths s of the narrowest kernel: the quadrature's error is e^(−2π²(s/Δ)²), 3e-9 on a chosen grid, and 1e-5 on
+# one for sampling.
+_SPACING, _SAMPLING_SPACING = 1.0, 1.3
 _ROUNDS = 6  # of choosing a grid, and of choosing substeps
 _MOST_STEPS, _MOST_STEPS_WITH_WALLS = 1024, 256  # that are chosen; between walls each step has a kernel of its own
+_ROOM, _NARROW = 0.15, 0.2  # around where agents of sampled markets went; share of markets with narrower kernels
 _WIDEST = 1e3  # of a domain, in units of the game's length
 
 
@@ -57,7 +63,7 @@ class Diffusion(eqx.Module):
         if is_traced((game, self)):
             points = self.points or _POINTS
             fixed = Discretisation(
-                points, self.band or points, self.domain, self.substeps or 1, bool(self.log_domain), self.tolerance
+                points, self.band or points, self._domain(), self.substeps or 1, bool(self.log_domain), self.tolerance
             )
             return solve(fixed, game, self.start)
         return self._chosen(game)
@@ -65,15 +71,41 @@ class Diffusion(eqx.Module):
     def chosen(self, game: Game) -> "Diffusion":
         """These options with nothing left to choose: what this game needs."""
         _refuse(game)
-        found = self._chosen(game).discretisation
+        equilibrium = self._chosen(game)
+        found, grid = equilibrium.discretisation, equilibrium.grid
         return replace(
             self,
             points=found.points,
             band=found.band,
-            domain=found.domain,
+            domain=(float(grid.low), float(grid.high)),
             substeps=found.substeps,
             log_domain=found.log_domain,
         )
+
+    def fitted_to(self, equilibria: DiffusionEquilibrium) -> "Diffusion":
+        """These options with a grid for markets like these: solutions with a leading dimension, on a generous grid.
+
+        The grid covers where agents of all that were solved went, and resolves the kernels of all but a few. Raises
+        `EquilibriumError` where fewer than half were solved.
+        """
+        # A grid too coarse for a market still shows where its agents go.
+        solved = np.asarray((equilibria.status == Status.solved) | (equilibria.status == Status.grid_too_coarse)).ravel()
+        if solved.mean() < 0.5:
+            raise EquilibriumError(
+                f"only {solved.sum()} of {solved.size} sampled markets were solved, so no grid can be chosen for them: narrow "
+                "the ranges of their parameters, or give the solver points and a domain"
+            )
+        low, high = (np.asarray(end).ravel()[solved] for end in equilibria.occupied)
+        pad = _ROOM * (high.max() - low.min())
+        low, high = float(low.min() - pad), float(high.max() + pad)
+        width = float(np.quantile(np.asarray(equilibria.kernel_width).ravel()[solved], _NARROW)) * _SAMPLING_SPACING
+        domain = (jnp.asarray(low), jnp.asarray(high))
+        chosen = Discretisation(1, _FIRST_BAND, domain, self.substeps or 1, bool(self.log_domain), self.tolerance)
+        points = self._resolving(None, chosen, width).points
+        return replace(self, points=points, band=points, domain=(low, high), substeps=self.substeps or 1)
+
+    def _domain(self):
+        return None if self.domain is None else (jnp.asarray(self.domain[0]), jnp.asarray(self.domain[1]))
 
     def _chosen(self, game) -> DiffusionEquilibrium:
         found = self._with_grid(game, self._first_grid(game, self.substeps or 1, _FIRST_BAND))
@@ -87,15 +119,17 @@ class Diffusion(eqx.Module):
                 break
             # Second order in the step: powers of two, so that similar markets share a compilation.
             substeps = min(most, substeps * 2 ** max(1, math.ceil(0.5 * math.log2(excess))))
-            found = self._with_grid(game, self._first_grid(game, substeps, found.discretisation.band))
+            finer = self._with_grid(game, self._first_grid(game, substeps, found.discretisation.band))
+            if not bool(finer.status == Status.solved):
+                break  # a solution whose `error` is larger than asked for is better than none
+            found = finer
         return found
 
     def _first_grid(self, game, substeps, band) -> Discretisation:
         start = self.start if self.start is not None and self.start.size == game.steps else None
-        low, high = ends(game, start)
-        domain = self.domain or (float(low), float(high))
-        first = Discretisation(1, self.band or band, domain, substeps, bool(self.log_domain), self.tolerance)
-        return self._resolving(first, float(game.noise * jnp.sqrt(game.step / substeps)))
+        low, high = self._domain() or ends(game, start)
+        first = Discretisation(1, self.band or band, (low, high), substeps, bool(self.log_domain), self.tolerance)
+        return self._resolving(game, first, float(game.noise * jnp.sqrt(game.step / substeps)))
 
     def _with_grid(self, game, first: Discretisation) -> DiffusionEquilibrium:
         """On a grid fitted to where agents were found to be, how far they move, and the width of their kernels."""
@@ -117,26 +151,35 @@ class Diffusion(eqx.Module):
         if self.domain is None and float(found.at_edges) > EDGE and high - low < _WIDEST * float(length_scale(game)):
             fixed_low, fixed_high = game.limits or (None, None)
             pad = 0.5 * (high - low)
-            wider = (low if fixed_low is not None else low - pad, high if fixed_high is not None else high + pad)
-            return self._resolving(replace(now, domain=wider), float(found.grid.spacing) / _SPACING)
+            wider = (
+                jnp.asarray(low if fixed_low is not None else low - pad),
+                jnp.asarray(high if fixed_high is not None else high + pad),
+            )
+            return self._resolving(game, replace(now, domain=wider), float(found.grid.spacing) / _SPACING)
         if self.band is None and now.band < now.points and float(found.drift) > 1.0:
             band = _BAND_STEP * math.ceil(now.band * float(found.drift) / _BAND_STEP)
-            return self._resolving(replace(now, band=band), float(found.kernel_width))
+            return self._resolving(game, replace(now, band=band), float(found.kernel_width))
         if self.points is None and float(found.grid.spacing) > _SPACING * float(found.kernel_width) * (1 + 1e-9):
-            return self._resolving(now, float(found.kernel_width))
+            return self._resolving(game, now, float(found.kernel_width))
         return now
 
-    def _resolving(self, now: Discretisation, width: float) -> Discretisation:
-        """With enough points to resolve kernels of that width, and at least those there are."""
+    def _resolving(self, game, now: Discretisation, width: float) -> Discretisation:
+        """With enough points to resolve kernels of that width, and at least those there are, as far as memory allows."""
         if self.points is not None:
             return replace(now, points=self.points, band=self.band or self.points)
-        low, high = now.domain or (0.0, 0.0)
+        low, high = (float(end) for end in now.domain or (0.0, 0.0))
         wanted = (high - low) / (_SPACING * width)
         points = max(math.ceil(wanted) if wanted < _MOST_POINTS else _MOST_POINTS, now.points)
+        # Between walls each step has a kernel of its own.
+        steps = 1 if game is None else game.steps * now.substeps
+        kernels = 1 if game is None or game.limits is None else steps
+        entries = min(_MOST_ENTRIES // kernels, _MOST_WORK // (steps * (_LOGARITHMS if now.log_domain else 1)))
         if self.band is None and points <= max(_SMALL, 3 * now.band):
-            points = _POINTS_STEP * math.ceil(points / _POINTS_STEP)
+            most = math.isqrt(entries) // _POINTS_STEP * _POINTS_STEP
+            points = min(_POINTS_STEP * math.ceil(points / _POINTS_STEP), max(most, _POINTS_STEP))
             return replace(now, points=points, band=points)
-        return replace(now, points=now.band * math.ceil(points / now.band))
+        most = entries // (3 * now.band) // now.band
+        return replace(now, points=now.band * max(1, min(math.ceil(points / now.band), most)))
 
 
 def _refuse(game):

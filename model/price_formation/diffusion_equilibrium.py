@@ -5,29 +5,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.model.costs import slope
+from walras.model.costs import slope, values
 from walras.model.equilibrium import Status
 from walras.model.price_formation.domain import frozen_multipliers, length_scale, reach
 from walras.model.price_formation.dual import clearing_error, maximise, promising, refined_change
 from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
-from walras.model.price_formation.hopf_cole import Grid, Heat, HopfCole
+from walras.model.price_formation.hopf_cole import Grid, Heat, HopfCole, walls
 from walras.model.price_formation.strategy import Feedback
 
 COARSEST_SPACING = 1.6  # of the grid, in widths of the narrowest kernel; beyond it prices have errors of 1e-4 and more
 LOST, EDGE = 1e-7, 1e-9  # shares of the population that may be lost to underflow, or be at the grid's ends
 _EDGE_POINTS = 2
+_RARE = 1e-5  # of the largest mass: where fewer are, the grid need not resolve their costs
 
 
 class Discretisation(eqx.Module):
-    """All that is static in a solve: a grid of `points` with a `band`, `substeps` of each step, linear or log domain.
+    """How a game is solved: on a grid of `points` with a `band`, with `substeps` of each step, in a linear or log domain.
 
-    `domain` (low, high) ends the grid, in y, or in x where there are limits; `None` takes a bound on how far agents go.
+    `domain` (low, high) ends the grid, in y, or in x where there are limits; `None` takes a bound on how far agents go. It
+    alone is not static: markets that differ in it share a compilation.
     `tolerance` is of the clearing error, relative to the rates of the game.
     """
 
     points: int = eqx.field(static=True)
     band: int = eqx.field(static=True)
-    domain: tuple[float, float] | None = eqx.field(static=True)
+    domain: tuple[Float[Array, ""], Float[Array, ""]] | None
     substeps: int = eqx.field(static=True)
     log_domain: bool = eqx.field(static=True)
     tolerance: float = eqx.field(static=True)
@@ -49,7 +51,8 @@ class DiffusionEquilibrium(PathEquilibrium):
 
     `multipliers` (steps · substeps,) of the dual; `grid`; `lost` and `at_edges` the largest shares of the population that
     the grid could not represent, and that were at its ends; `kernel_width` the narrowest kernel that it has to resolve;
-    `drift` how far agents move in a step, as a share of the grid's band.
+    `drift` how far agents move in a step, as a share of the grid's band; `occupied` the part of the grid with all but a share
+    of 1e-9 of the agents.
     """
 
     multipliers: Float[Array, " fine_steps"]
@@ -59,6 +62,7 @@ class DiffusionEquilibrium(PathEquilibrium):
     at_edges: Float[Array, ""]
     kernel_width: Float[Array, ""]
     drift: Float[Array, ""]
+    occupied: tuple[Float[Array, ""], Float[Array, ""]]
 
     @property
     def fine(self) -> Game:
@@ -89,7 +93,7 @@ class DiffusionEquilibrium(PathEquilibrium):
 def solve(chosen: Discretisation, game: Game, start=None) -> DiffusionEquilibrium:
     """The equilibrium; `start` are multipliers (steps · substeps,) to start from."""
     fine = game.refined(chosen.substeps)
-    low, high = ends(fine, start) if chosen.domain is None else (jnp.asarray(end) for end in chosen.domain)
+    low, high = ends(fine, start) if chosen.domain is None else chosen.domain
     grid = Grid(low, high, chosen.points, chosen.band)
     dual = HopfCole.of(fine, grid, chosen.log_domain)
     scale = length_scale(fine) / fine.horizon
@@ -104,7 +108,8 @@ def solve(chosen: Discretisation, game: Game, start=None) -> DiffusionEquilibriu
     kernel = _narrowest(dual, mass, fine)
     moved, allowed = dual.drift(flow)
     drift = moved / allowed if grid.neighbours else jnp.zeros(())
-    status = _status(chosen.tolerance, game, found, price, scale, lost, at_edges, grid.spacing / kernel, drift)
+    finite = jnp.all(jnp.isfinite(price)) & _finite(game) & (_without_cost(dual, mass, fine) <= LOST)
+    status = _status(chosen.tolerance, game, found, finite, scale, lost, at_edges, grid.spacing / kernel, drift)
     return DiffusionEquilibrium(
         game=game,
         times=midpoints(game),
@@ -119,6 +124,7 @@ def solve(chosen: Discretisation, game: Game, start=None) -> DiffusionEquilibriu
         at_edges=at_edges,
         kernel_width=kernel,
         drift=drift,
+        occupied=_occupied(grid, mass),
     )
 
 
@@ -129,14 +135,32 @@ def _at_edges(mass, limits):
     return jnp.maximum(left, right)
 
 
+def _occupied(grid, mass):
+    nodes, some = grid.nodes(), jnp.any(mass > EDGE, axis=0)
+    return jnp.min(jnp.where(some, nodes, grid.high)), jnp.max(jnp.where(some, nodes, grid.low))
+
+
 def _narrowest(dual, mass, game):
-    """The width s of the narrowest product of a kernel and a value function: s⁻² = 1/(σ²h) + V″h/ε."""
-    present = mass > EDGE * jnp.max(mass, axis=1, keepdims=True)
+    """The width s of the narrowest product of a kernel and a value function: s⁻² = 1/(σ²h) + V″h/ε, where agents are."""
+    present = mass > _RARE * jnp.max(mass, axis=1, keepdims=True)
     bend = jnp.max(jnp.where(present & jnp.isfinite(dual.bend), dual.bend, 0.0))
     return 1.0 / jnp.sqrt(1.0 / (game.noise**2 * game.step) + jnp.maximum(bend, 0.0) / dual.epsilon)
 
 
-def _status(tolerance, game, found, price, scale, lost, at_edges, spacing, drift):
+def _finite(game):
+    leaves = jax.tree.leaves(eqx.filter(game, eqx.is_inexact_array))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _without_cost(dual, mass, game):
+    """The largest share of the population that is where a cost is not a number: elsewhere that serves as infinite."""
+    position = dual.distance + game.mean_position[1:, None]
+    missing = jnp.isnan(values(game.holding, position))
+    missing = missing.at[-1].set(missing[-1] | jnp.isnan(values(game.terminal, position[-1])))
+    return jnp.max(jnp.sum(jnp.where(missing, mass, 0.0), axis=1))
+
+
+def _status(tolerance, game, found, finite, scale, lost, at_edges, spacing, drift):
     low, high = game.limits or (None, None)
     low, high = -jnp.inf if low is None else low, jnp.inf if high is None else high
     outside = jnp.any((game.initial <= low) | (game.initial >= high))
@@ -148,11 +172,12 @@ def _status(tolerance, game, found, price, scale, lost, at_edges, spacing, drift
         (lost > LOST, Status.noise_too_small),
         (drift > 1.0, Status.band_too_narrow),
         (at_edges > EDGE, Status.domain_too_small),
-        (~jnp.all(jnp.isfinite(price)), Status.not_finite),
+        (~finite, Status.not_finite),
         (jnp.any((mean <= low) | (mean >= high)), Status.supply_beyond_limits),
         (outside, Status.starts_outside_limits),
         (~(game.noise > 0), Status.no_noise),
         (~(game.trading_cost > 0), Status.not_convex),
+        (~game.finite, Status.not_finite),
     ):
         status = Status.where(jnp.asarray(failed), reason, status)
     return status
@@ -187,9 +212,8 @@ def _feedback(equilibrium) -> Feedback:
     flow = dual.flow(equilibrium.multipliers)
     tilt = dual.cost + equilibrium.multipliers[:, None] * dual.distance
     half = jnp.full((game.steps, 1), 0.5).at[-1].set(0.0)
-    log_rate = flow.log_value + half * tilt / dual.epsilon
-    at_nodes = game.noise**2 * jnp.gradient(log_rate, equilibrium.grid.spacing, axis=1)
     position = dual.distance + game.mean_position[1:, None]
+    at_nodes = game.noise**2 * _slopes(flow.log_value + half * tilt / dual.epsilon, position, equilibrium)
     # At the end, agents trade against Ψ′ alone, and on average not at all.
     end = slope(game.terminal, position[-1])
     end = -(end - jnp.sum(flow.mass[-1] * end)) / game.trading_cost
@@ -201,7 +225,30 @@ def _feedback(equilibrium) -> Feedback:
     entry, near = Heat(game.noise**2 * game.step, equilibrium.grid, game.limits).entering(first, game.mean_position)
     pull = slope(game.holding, first)
     held = jnp.sum(game.weights * slope(game.holding, game.initial))
-    start = game.noise**2 * jnp.gradient(jax.nn.logsumexp(entry + flow.log_value[0][near], axis=1), equilibrium.grid.spacing)
+    ahead = jax.nn.logsumexp(entry + flow.log_value[0][near], axis=1)
+    start = game.noise**2 * _slopes(ahead[None], first[None], equilibrium)[0]
     start = start - 0.5 * game.step / game.trading_cost * (pull - held)
     every = slice(None, None, equilibrium.discretisation.substeps)
     return Feedback(jnp.concatenate([first[None], position])[every], jnp.concatenate([start[None], at_nodes])[every])
+
+
+def _slopes(log_value, position, equilibrium):
+    """∂ log φ/∂y (rows, points). At a wall φ vanishes like the distance from it, of which the logarithm is kept apart."""
+    spacing, wall_slope = equilibrium.grid.spacing, jnp.zeros_like(log_value)
+    for wall in walls(equilibrium.game.limits):
+        inwards = jnp.sign(_middle(position) - wall)
+        distance = jnp.where(jnp.abs(position - wall) > 0.5 * spacing, position - wall, 0.25 * spacing * inwards)
+        log_value = log_value - jnp.log(jnp.abs(distance))
+        wall_slope = wall_slope + 1.0 / distance
+    if equilibrium.game.limits:
+        # On the wall itself there is nothing left to take the logarithm of: the smooth rest goes on in a straight line.
+        low, high = equilibrium.game.limits
+        if low is not None:
+            log_value = log_value.at[:, 0].set(2 * log_value[:, 1] - log_value[:, 2])
+        if high is not None:
+            log_value = log_value.at[:, -1].set(2 * log_value[:, -2] - log_value[:, -3])
+    return jnp.asarray(jnp.gradient(log_value, spacing, axis=1)) + wall_slope
+
+
+def _middle(position):
+    return jnp.mean(position, axis=1, keepdims=True)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from walras.model.costs import values
 from walras.model.price_formation.game import Game
 
-_OFFSETS, _FARTHEST = 192, 1e4  # of a geometric lattice around the first positions, in units of the game's length
+_OFFSETS, _FARTHEST = 192, 1e4  # of a geometric lattice around the first positions, in units, or of the game's longer length
 _DEVIATIONS = 7.5  # of the noise over the whole horizon: 1e-13 of the agents go farther
 
 
@@ -40,7 +40,8 @@ def reach(game: Game, multipliers) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """
     # A game without noise or spread, such as one agent, still has a length: that of its costs is found by the lattice.
     length = jnp.maximum(length_scale(game), 1e-6)
-    offsets = length * jnp.expm1(jnp.linspace(0.0, jnp.log1p(_FARTHEST), _OFFSETS))
+    farthest = _FARTHEST * jnp.maximum(1.0, 1.0 / length)
+    offsets = length * jnp.expm1(jnp.linspace(0.0, 1.0, _OFFSETS) * jnp.log1p(farthest))
     away = game.initial - game.mean_position[0]
     low = jnp.min(away) - _distance(game, multipliers, jnp.min(away) - offsets)
     high = jnp.max(away) + _distance(game, multipliers, jnp.max(away) + offsets)

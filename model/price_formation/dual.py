@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
-_NEWTON_STEPS, _CG_STEPS, _HALVINGS = 60, 100, 30
+_NEWTON_STEPS, _CG_STEPS, _HALVINGS = 40, 40, 20
 _GUESSES = 4
 _LOOSEST_CG, _TIGHTEST_CG = 0.3, 1e-4
 _TANGENT_TOLERANCE = 1e-11  # of the linear solve behind derivatives, relative

@@ -72,14 +72,14 @@ class ClosedFormEquilibrium(PathEquilibrium):
             return Paths(self.positions(self.initial))
         away = jnp.linspace(-1.0, 1.0, 3) * _FAR * (1.0 + jnp.max(jnp.abs(self.initial)) + game.noise * jnp.sqrt(game.horizon))
         remaining = game.horizon - game.step * jnp.arange(game.steps + 1)
-        pull = _pull(game.holding.strength / game.trading_cost, game.terminal.strength / game.trading_cost, remaining)
+        pull = pull_rate(game.holding.strength / game.trading_cost, game.terminal.strength / game.trading_cost, remaining)
         return Feedback(self.mean_position[:, None] + away[None], -pull[:, None] * away[None])
 
 
 _FAR = 1e3  # how far, in units of the population, a linear rule is tabulated
 
 
-def _pull(ratio, end, remaining):
+def pull_rate(ratio, end, remaining):
     """The solution g of g′ = g² − η/c at times to go: √(η/c) tanh(√(η/c) τ + artanh …), written to hold at η = 0 too."""
     root = jnp.sqrt(jnp.maximum(ratio, 1e-30))
     tanh = jnp.tanh(root * remaining)

@@ -4,10 +4,11 @@ from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.model.costs import cost_or_none
+from walras.model.costs import as_function
 from walras.model.equilibrium import Status
 from walras.model.price_formation.strategy import Feedback, Paths
 
@@ -32,17 +33,25 @@ class Game(eqx.Module):
     @classmethod
     def of(cls, market, supply, horizon, initial, weights) -> "Game":
         dtype = supply.dtype
+        assets = supply.shape[1] if supply.ndim == 2 else None
         return cls(
             trading_cost=jnp.asarray(market.trading_cost, dtype),
-            holding=cost_or_none(market.holding),
-            terminal=cost_or_none(market.terminal),
+            holding=as_function(market.holding, assets, dtype),
+            terminal=as_function(market.terminal, assets, dtype),
             noise=jnp.asarray(market.noise, dtype),
-            limits=market.limits,
+            limits=market.limits and tuple(None if wall is None else jnp.asarray(wall, dtype) for wall in market.limits),
             supply=supply,
             horizon=jnp.asarray(horizon, dtype),
             initial=initial,
             weights=weights,
         )
+
+    @property
+    def finite(self) -> Array:
+        """Whether every number of the game is finite (limits apart, which may be absent)."""
+        leaves = jax.tree.leaves([self.__dict__[name] for name in self.__dataclass_fields__ if name != "limits"])
+        numbers = [leaf for leaf in leaves if isinstance(leaf, float) or eqx.is_inexact_array(leaf)]
+        return jnp.all(jnp.stack([jnp.all(jnp.isfinite(number)) for number in numbers]))
 
     @property
     def steps(self) -> int:

@@ -129,7 +129,7 @@ class HopfCole(Dual):
             epsilon=epsilon,
             distance=distance,
             # Beyond a barrier φ is zero; a finite cost that says so keeps derivatives finite too.
-            cost=jnp.where(jnp.isfinite(cost), cost, _PROHIBITIVE * jax.lax.stop_gradient(epsilon)),
+            cost=jnp.where(cost == jnp.inf, _PROHIBITIVE * jax.lax.stop_gradient(epsilon), cost),
             bend=jax.lax.stop_gradient(weighted(curvature)),
             kernel=kernel if log_domain else jnp.exp(kernel),
             entry=entry,
@@ -172,10 +172,12 @@ class HopfCole(Dual):
         """log Kφ₁ at the first positions (agents,); log φ (steps, points) and log Kφ_{k+1} (steps − 1, points)."""
         exponents = -(cost + multipliers[:, None] * self.distance) / self.epsilon
         between_walls = self.kernel.ndim > 2
+        # In the log domain a derivative would keep a matrix for every step; it is computed again instead.
+        transport = jax.checkpoint(lambda *at: self._transport(*at)) if self.log_domain else self._transport
 
         def back(log_value, row):
             exponent, kernel = row
-            ahead = self._transport(kernel if between_walls else self.kernel, log_value)
+            ahead = transport(kernel if between_walls else self.kernel, log_value)
             return exponent + ahead, (log_value, ahead)
 
         rows = (exponents[:-1], self.kernel if between_walls else None)
@@ -210,7 +212,7 @@ class Heat(eqx.Module):
     grid: Grid
     limits: tuple | None
 
-    def _log_density(self, start, end, moved):
+    def log_density(self, start, end, moved):
         """From positions `start` to `end` in x, or in y, when the mean position moves by `moved`."""
         log = jnp.log(self.grid.spacing) - 0.5 * jnp.log(2 * jnp.pi * self.variance)
         log = log - (end - start - moved) ** 2 / (2 * self.variance)
@@ -224,19 +226,19 @@ class Heat(eqx.Module):
         grid = self.grid
         if not self.limits:
             reached = grid.spacing * (jnp.arange((1 + 2 * grid.neighbours) * grid.band) - grid.neighbours * grid.band)
-            return self._log_density(reached[grid.neighbours * grid.band :][: grid.band, None], reached[None], 0.0)
+            return self.log_density(reached[grid.neighbours * grid.band :][: grid.band, None], reached[None], 0.0)
         nodes = grid.nodes()
         start = nodes.reshape(-1, grid.band)[:, :, None]
         # Beyond the ends there is nothing to arrive at; any position serves.
         end = jnp.where(jnp.isfinite(grid.tiles(nodes)), grid.tiles(nodes), grid.low)[:, None, :]
-        return jax.vmap(lambda moved: self._log_density(start, end, moved))(jnp.diff(mean)[1:])
+        return jax.vmap(lambda moved: self.log_density(start, end, moved))(jnp.diff(mean)[1:])
 
     def entering(self, initial, mean):
         """From positions at the first node (agents, near), and the indices of the nodes that they may reach."""
         moved = mean[1] - mean[0] if self.limits else 0.0
         first = initial if self.limits else initial - mean[0]
         near = self.grid.around(first + moved)
-        return self._log_density(first[:, None], self.grid.nodes()[near], moved), near
+        return self.log_density(first[:, None], self.grid.nodes()[near], moved), near
 
 
 def walls(limits) -> list:

@@ -125,6 +125,8 @@ class PriceFormation(eqx.Module):
                 f"supply has shape {supply.shape} and trading_cost {jnp.shape(self.trading_cost)}: for several assets give "
                 "(steps, assets) and (assets, assets), for one asset (steps,) and a number"
             )
+        for name in ("holding", "terminal"):
+            _require_cost(getattr(self, name), name, assets)
         game = Game.of(self, supply, _positive(horizon, "horizon"), *_population(initial, assets))
         return (self._fitting_solver(assets) if solver is None else solver).solve(game)
 
@@ -176,6 +178,26 @@ def _positive(value, name):
     return value
 
 
+def _require_cost(cost, name, assets):
+    """A cost must be a number for one position; that of one asset with a plain `Quadratic` is."""
+    if cost is None or (isinstance(cost, Quadratic) and jnp.ndim(cost.strength) == 0):
+        return
+    shape = () if assets is None else (assets,)
+    try:
+        found = jax.eval_shape(lambda position: cost(position), jax.ShapeDtypeStruct(shape, jnp.result_type(float)))
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise EquilibriumError(
+            f"{name} is a function that JAX cannot trace: write it with jax.numpy, not numpy, and with jnp.where, not if"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise EquilibriumError(f"{name} does not accept a position of shape {shape}: {error}") from error
+    if not hasattr(found, "shape") or found.shape != ():
+        raise EquilibriumError(
+            f"{name} gives {getattr(found, 'shape', found)} for a position of shape {shape}: give a function of one position "
+            "that returns one number"
+        )
+
+
 def _require_steps(steps):
     if steps is None or steps < 1:
         raise EquilibriumError(f"steps is {steps}: a supply that is not an array needs the number of steps, such as 100")
@@ -220,11 +242,13 @@ def _population(initial, assets):
     agents = positions.shape[0]
     if weights is None:
         return positions, jnp.full(agents, 1.0 / agents, positions.dtype)
+    # Before JAX makes them traced, under a transformation.
+    usable = isinstance(weights, Tracer) or (np.all(np.asarray(weights) >= 0) and np.sum(np.asarray(weights)) > 0)
     weights = jnp.asarray(weights, dtype=positions.dtype)
     if weights.shape != (agents,):
         raise EquilibriumError(
             f"initial has {agents} positions and weights of shape {weights.shape}: give one weight for each position"
         )
-    if not isinstance(weights, Tracer) and not (bool(jnp.all(weights >= 0)) and float(jnp.sum(weights)) > 0):
+    if not usable:
         raise EquilibriumError("initial has weights that are negative or all zero: give positive ones")
     return positions, weights / jnp.sum(weights)

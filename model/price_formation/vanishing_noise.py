@@ -5,6 +5,9 @@ unique and every agent's optimum global; its price is smooth in σ² and, far be
 nearly linear. So the market is solved at a few noises, and the polynomial in σ² through them is read off at zero.
 """
 
+import math
+from dataclasses import replace
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,10 +15,12 @@ from jaxtyping import Array, Float
 from walras.model.equilibrium import EquilibriumError, Status, is_traced
 from walras.model.price_formation.diffusion import Diffusion
 from walras.model.price_formation.diffusion_equilibrium import DiffusionEquilibrium
-from walras.model.price_formation.domain import length_scale
+from walras.model.price_formation.domain import frozen_multipliers, length_scale, reach
 from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
 from walras.model.price_formation.strategy import Feedback
 
+_POINTS = 19.2  # of a grid that cannot be chosen from values, times the noise: resolves 32 steps
+_DIGITS = 1e-4  # of positions: a game that is shorter has its length from its costs
 _UNRELIABLE = 0.05  # of the price's scale: an error beyond which the limit is not told from the noises
 
 
@@ -26,7 +31,7 @@ class VanishingNoise(eqx.Module):
     root of the horizon. `diffusion`: the options with which each is solved.
     """
 
-    noises: tuple[float, ...] = eqx.field(default=(0.2, 0.14, 0.1), static=True)
+    noises: tuple[float, ...] = eqx.field(default=(0.1, 0.07, 0.05), static=True)
     diffusion: Diffusion = Diffusion()
 
     def __check_init__(self):
@@ -37,7 +42,7 @@ class VanishingNoise(eqx.Module):
     def solve(self, game: Game) -> "NoiseLimit":
         """The equilibrium; `PriceFormation.solve` calls this."""
         quiet = eqx.tree_at(lambda g: g.noise, game, jnp.zeros_like(game.noise))
-        length = length_scale(quiet) / jnp.sqrt(game.horizon)
+        length = _length(quiet) / jnp.sqrt(game.horizon)
         levels = []
         for noise in self.noises:
             noisy = eqx.tree_at(lambda g: g.noise, game, noise * length)
@@ -48,8 +53,7 @@ class VanishingNoise(eqx.Module):
         """Under a transformation the grid cannot be chosen from values: it is finer in proportion for smaller noises."""
         if not is_traced(game) or self.diffusion.points is not None:
             return self.diffusion
-        points = int(32 * jnp.ceil(jnp.asarray(4 * self.noises[0] / noise)))
-        return eqx.tree_at(lambda d: d.points, self.diffusion, points, is_leaf=lambda leaf: leaf is None)
+        return replace(self.diffusion, points=32 * math.ceil(_POINTS / 32 / noise))
 
 
 class NoiseLimit(PathEquilibrium):
@@ -74,6 +78,15 @@ class NoiseLimit(PathEquilibrium):
     def strategy(self) -> Feedback:
         """That of the level with the least noise."""
         return self.levels[-1].strategy()
+
+
+def _length(game):
+    """The length over which agents differ and move; if they hardly do, over which costs would move them."""
+    low, high = reach(game, frozen_multipliers(game))
+    moved = high - low - jnp.ptp(game.initial)
+    length = length_scale(game)
+    digits = _DIGITS * jnp.maximum(jnp.max(jnp.abs(game.initial)), 1.0)
+    return jnp.where(length > digits, length, jnp.maximum(moved, digits))
 
 
 @eqx.filter_jit
