@@ -26,6 +26,7 @@ _SPACING, _SAMPLING_SPACING = 1.0, 1.3
 _ROUNDS = 6  # of choosing a grid, and of choosing substeps
 _MOST_STEPS, _MOST_STEPS_WITH_WALLS = 1024, 256  # that are chosen; between walls each step has a kernel of its own
 _ROOM, _NARROW = 0.15, 0.2  # around where agents of sampled markets went; share of markets with narrower kernels
+_NO_GRID_HELPS = (Status.not_convex, Status.no_noise, Status.starts_outside_limits, Status.supply_beyond_limits)
 _WIDEST = 1e3  # of a domain, in units of the game's length
 
 
@@ -137,7 +138,7 @@ class Diffusion(eqx.Module):
         found = solve(chosen, game, self.start)
         for _ in range(_ROUNDS):
             better = self._fitted(game, chosen, found)
-            if better == chosen:
+            if better == chosen or any(bool(found.status == reason) for reason in _NO_GRID_HELPS):
                 break
             chosen = better
             found = solve(chosen, game, self.start)

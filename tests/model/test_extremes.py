@@ -62,6 +62,7 @@ def test_positions_of_any_size(size):
     assert_allclose(large.price / size, small.price, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [1e-6, 1e6])
 def test_quadratic_costs_of_any_strength_through_the_general_solvers(strength):
     exact = solve(1.0, None, Quadratic(strength, 0.2))
@@ -85,6 +86,7 @@ def test_trading_costs_far_from_those_of_holding(trading_cost):
     assert bool(found.status == Status.solved) or Status[found.status]
 
 
+@pytest.mark.slow
 def test_supply_of_ten_times_the_spread():
     supply = np.array([20.0, -30.0, 25.0, 10.0])  # the population is 1 wide; X̄ moves by 6.25
     found = solve(supply=supply, terminal=well)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from oracles import general_costs as oracle
+from oracles.compiling import lightly
 from scipy.integrate import quad
 
 from walras.model import Agents, ClosedForm, Diffusion, DoubleWell, PriceFormation, Quadratic, Status, verify
@@ -143,10 +144,14 @@ def bent():
     weights = jnp.array([1.0, 2.0, 3.0, 1.0, 1.0, 4.0, 2.0]) / 14
 
     @eqx.filter_jit
+    def compiled(market, supply, initial, horizon):
+        solver = Diffusion(points=128, domain=(-3.0, 3.0), substeps=1)
+        return market.solve(supply, initial=initial, horizon=horizon, solver=solver)
+
     def solve(market, supply=supply, initial=(positions, weights), horizon=1.0):
-        return market.solve(
-            supply, initial=initial, horizon=horizon, solver=Diffusion(points=128, domain=(-3.0, 3.0), substeps=1)
-        )
+        # As arrays: numbers would be compiled into a program each.
+        arrays = jax.tree.map(lambda leaf: leaf if callable(leaf) else jnp.asarray(leaf), (market, supply, initial, horizon))
+        return compiled(*arrays)
 
     return market, supply, positions, weights, solve
 

@@ -19,7 +19,7 @@ NOISE = 0.2
 SUPPLY = np.array([0.1, -0.2, -0.3, 0.1, 0.2, 0.1, -0.1, -0.1])
 
 
-def solve(supply, start=(0.3,), limits=(0.0, 1.0), noise=NOISE, holding=None, terminal=None, **options):
+def solve(supply, start=(0.3, 0.3), limits=(0.0, 1.0), noise=NOISE, holding=None, terminal=None, **options):
     market = PriceFormation(1.0, holding, terminal, noise=noise, limits=limits)
     options = {"points": 320, "substeps": 1} | options
     return market.solve(supply, initial=np.array(start), solver=Diffusion(**options))
@@ -30,7 +30,7 @@ def at_rest():
     return {steps: solve(np.zeros(steps)) for steps in (8, 16)}
 
 
-def walls(start=(0.3,), **costs):
+def walls(start=(0.3, 0.3), **costs):
     return oracle.Walls(0.0, 1.0, NOISE, 1.0, 1.0, np.array(start), np.full(len(start), 1 / len(start)), **costs)
 
 
@@ -50,7 +50,7 @@ def test_price_without_costs_between_walls(at_rest, steps):
 
 
 def test_price_with_costs_and_supply_between_walls():
-    start = (0.3, 0.5, 0.6, 0.8)
+    start = (0.3, 0.8)
     holding, terminal = Quadratic(2.0, 0.7), (lambda x: 25 * (x - 0.25) ** 2 * (x - 0.75) ** 2)
     found = solve(SUPPLY, start, holding=holding, terminal=terminal)
     game = walls(start, holding=lambda x: (x - 0.7) ** 2, terminal=terminal)
@@ -62,7 +62,7 @@ def test_price_with_costs_and_supply_between_walls():
 
 
 def test_positions_stay_inside():
-    found = solve(SUPPLY, (0.3, 0.5, 0.6, 0.8))
+    found = solve(SUPPLY, (0.3, 0.8))
     flow = found.dual().flow(found.multipliers)
     nodes = np.asarray(found.grid.nodes())
     assert nodes[0] == 0.0
@@ -105,8 +105,8 @@ def test_the_price_shows_scarcity(stock):
 
 def test_a_distant_wall_changes_nothing():
     supply = SUPPLY
-    both = solve(supply, (0.3, 0.6), limits=(-6.0, 7.0), holding=Quadratic(2.0, 0.5), points=640)
-    one = solve(supply, (0.3, 0.6), limits=(-6.0, None), holding=Quadratic(2.0, 0.5), points=640, domain=(-6.0, 7.0))
+    both = solve(supply, (0.3, 0.6), limits=(-3.0, 4.0), holding=Quadratic(2.0, 0.5))
+    one = solve(supply, (0.3, 0.6), limits=(-3.0, None), holding=Quadratic(2.0, 0.5), domain=(-3.0, 4.0))
     free = solve(supply, (0.3, 0.6), limits=None, holding=Quadratic(2.0, 0.5), points=128, domain=(-2.0, 2.0))
     assert_allclose(both.price, free.price, atol=1e-8, rtol=0)  # clearing errors of 1e-9
     assert_allclose(one.price, free.price, atol=1e-8, rtol=0)
@@ -129,8 +129,8 @@ def test_walls_scale_with_positions():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"start": (1.2,)}, "strictly inside the limits"),
-        ({"start": (0.0,)}, "strictly inside the limits"),
+        ({"start": (0.3, 1.2)}, "strictly inside the limits"),
+        ({"start": (0.0, 0.3)}, "strictly inside the limits"),
         ({"supply": np.full(8, -0.4)}, "beyond the limits"),
         ({"limits": (1.0, 0.0)}, "lower one first"),
         ({"limits": 1.0}, "pair"),

@@ -106,11 +106,15 @@ def central(f, at, step=STEP):
     return np.stack([along(direction) for direction in np.eye(at.size)], axis=-1)
 
 
-# Whose price does not depend on the noise, and how well differences are met: the wells and walls of the limit bend more.
 SOLVERS = {"diffusion": diffusion, "walled": walled, "agents": agents, "two assets": two_assets, "vanishing": vanishing}
 
 
-@pytest.fixture(scope="module", params=SOLVERS)
+SELDOM = {"walled", "vanishing"}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in SELDOM else ()) for name in SOLVERS]
+)
 def derivatives(request):
     """The price, and its Jacobian in both modes: three programs."""
     f = SOLVERS[request.param]
@@ -130,7 +134,7 @@ def test_both_modes_equal_differences(derivatives):
         assert np.max(np.abs(expected[:, 1])) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["diffusion", "agents"])
+@pytest.mark.parametrize("name", ["diffusion", pytest.param("agents", marks=pytest.mark.slow)])
 def test_hessians_and_vmap(name):
     """Second derivatives, of three markets at once, equal differences of first ones."""
     f = SOLVERS[name]
@@ -167,7 +171,7 @@ COSTS = {
 }
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("noise", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_parameters_within_any_callable(noise):
     solver = Diffusion(points=80, domain=(-3.0, 3.0), substeps=1, tolerance=TIGHT) if noise else Agents(tolerance=TIGHT)
 

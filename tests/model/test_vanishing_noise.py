@@ -77,6 +77,7 @@ def test_the_limit_clears_without_noise_and_a_level_does_not(third_case):
     assert verify(market, level).clearing_error > 0.02  # ∂E[α]/∂p̄ is about 1/2
 
 
+@pytest.mark.slow
 def test_convex_costs_lead_to_the_agents():
     market = PriceFormation(0.8, lambda x: x**4, Quadratic(1.0))
     supply, initial = np.array([0.6, -1.1, 0.4, 0.9]), np.linspace(-0.6, 0.7, 40)
