@@ -92,7 +92,7 @@ class Problem:
 
         def draw(key):
             with handlers.block(), handlers.seed(rng_seed=key):
-                params = self.priors() if callable(self.priors) else self._parameters(self.priors, self.inputs)
+                params = self._parameters(self.inputs)
                 inputs = self.observation.latents(params, self.inputs)
             return build(params, inputs, solver=solver)
 
@@ -135,7 +135,7 @@ class Problem:
 
     def forward(self, inputs) -> tuple[dict, object, Law]:
         """Parameters, equilibrium and law of one draw: the part of the NumPyro program before the data."""
-        params = self.priors() if callable(self.priors) else self._parameters(self.priors, inputs)
+        params = self._parameters(inputs)
         if self.registered and self.registered.affine:
             inputs = self.observation.integrated(params, inputs, partial(self.build, params))
         else:
@@ -145,9 +145,11 @@ class Problem:
             numpyro.deterministic(name, value)
         return params, equilibrium, self.observation.law(equilibrium, params, inputs)
 
-    def _parameters(self, priors: Mapping, inputs) -> dict:
+    def _parameters(self, inputs) -> dict:
+        if callable(self.priors):
+            return self.priors()
         params = {}
-        for name, prior in priors.items():
+        for name, prior in self.priors.items():
             if isinstance(prior, Prior):
                 ridge = self.observation.ridge(name, params, inputs)
                 params[name] = numpyro.sample(name, prior.distribution(), infer={} if ridge is None else {"ridge": ridge})

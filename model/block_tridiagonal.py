@@ -28,20 +28,18 @@ def factorise(diagonal: Float[Array, "steps ... blocks blocks"], neighbour: Floa
 
 def solve(inverses, neighbour, right: Float[Array, "steps ..."]) -> Float[Array, "steps ..."]:
     """The solutions for right sides (steps, ..., blocks), or (steps, ...) for blocks of size one."""
-    if jnp.ndim(neighbour) == 0:
-        apply, off, off_transposed = (lambda block, v: block * v), (lambda v: neighbour * v), (lambda v: neighbour * v)
-    else:
-        apply = lambda block, v: jnp.einsum("...ij,...j->...i", block, v)  # noqa: E731
-        off, off_transposed = (lambda v: v @ neighbour.T), (lambda v: v @ neighbour)
+
+    def apply(block, vector):
+        return block * vector if jnp.ndim(neighbour) == 0 else jnp.einsum("...ij,...j->...i", block, vector)
 
     def forward(previous, row):
         inverse, side = row
-        now = apply(inverse, side - off(previous))
+        now = apply(inverse, side - apply(neighbour, previous))
         return now, now
 
     def backward(later, row):
         inverse, now = row
-        solution = now - apply(inverse, off_transposed(later))
+        solution = now - apply(inverse, apply(jnp.transpose(neighbour), later))
         return solution, solution
 
     zero = jnp.zeros_like(right[0])

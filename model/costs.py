@@ -19,9 +19,8 @@ class Quadratic(eqx.Module):
 
     def __call__(self, position):
         away = position - jnp.broadcast_to(jnp.asarray(self.centre), jnp.shape(position))
-        if jnp.ndim(self.strength) == 0:
-            return 0.5 * self.strength * away**2
-        return 0.5 * jnp.sum(away * (away @ self.strength), axis=-1)
+        cost = 0.5 * away * times(self.strength, away)
+        return cost if jnp.ndim(self.strength) == 0 else jnp.sum(cost, axis=-1)
 
 
 class DoubleWell(eqx.Module):
@@ -83,6 +82,11 @@ def curvature(cost, position):
 def values(cost, position):
     """V at each position (...,) of one asset, for a cost written for one position."""
     return jax.vmap(cost)(position.ravel()).reshape(position.shape)
+
+
+def times(strength: Float[Array, "..."] | float, position: Float[Array, "..."]) -> Float[Array, "..."]:
+    """A strength, a number or for several assets a symmetric matrix, times positions (…,) or (…, assets)."""
+    return strength * position if jnp.ndim(strength) == 0 else position @ strength
 
 
 def convex(trading_cost: Float[Array, "..."] | float, *costs: Quadratic) -> Array:

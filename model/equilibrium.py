@@ -3,8 +3,8 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jax.core import Tracer
+from jaxtyping import Array, Bool
 
 from walras import WalrasError
 
@@ -61,12 +61,18 @@ class EquilibriumError(WalrasError):
     """A market could not be solved, or was asked for something that its closed form cannot give."""
 
 
-def status_of(*solution, convex: bool | Array = True, stationary: bool | Array = True) -> Status:
-    """The status of a solution (arrays) given which of its preconditions hold; the first failure is reported."""
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in solution]))
-    status = Status.where(finite, Status.solved, Status.not_finite)
-    status = Status.where(jnp.asarray(stationary), status, Status.not_stationary)
-    return Status.where(jnp.asarray(convex), status, Status.not_convex)
+def first_failure(*failures: tuple[bool | Array, Status]) -> Status:
+    """The status of a solve, given (whether it failed for a reason, that reason) with the gravest first."""
+    status = Status.solved
+    for failed, reason in reversed(failures):
+        status = Status.where(jnp.asarray(failed), reason, status)
+    return status
+
+
+def all_finite(tree) -> Bool[Array, ""]:
+    """Whether every number of a tree is finite."""
+    numbers = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, float) or eqx.is_inexact_array(leaf)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(number)) for number in numbers]))
 
 
 def is_traced(tree) -> bool:

@@ -10,9 +10,8 @@ import numpyro
 import numpyro.distributions as dist
 
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.price_formation.errors_law import SeriesErrors
 from walras.calibrate.price_formation.integrated_path import IntegratedPath
-from walras.calibrate.price_formation.prices import Prices, centred, period, reliability
+from walras.calibrate.price_formation.prices import Prices, centred, reliability
 from walras.calibrate.price_formation.supply_paths import PROCESSES, path_root
 from walras.calibrate.prior import Parameter, Prior
 from walras.data import elapsed
@@ -49,7 +48,7 @@ class ForeseenPrices(Prices):
 
     def inputs(self, frame):
         frame, quantity = self.series(frame), self.quantity(frame)
-        since = elapsed(frame) / period(frame)
+        since = elapsed(frame) / self.period(frame)
         step = np.floor(since + 1e-6).astype(int)
         if np.unique(step).size < step.size:
             raise CalibrationError(
@@ -62,7 +61,7 @@ class ForeseenPrices(Prices):
             "measured": quantity,
             "step": step,
             "elapsed": since,
-            "horizon": np.asarray(period(frame) * net.size),
+            "horizon": np.asarray(self.period(frame) * net.size),
             "demand": centred(frame, self.demand, self.price_column),
         }
 
@@ -134,13 +133,7 @@ class ForeseenPrices(Prices):
         if "response" in inputs:
             response = inputs["response"][inputs["step"]]
             return IntegratedPath(mean, response, inputs["supply"], inputs["supply_root"], self._noise(params, inputs))
-        return SeriesErrors(
-            mean,
-            params["price_noise"],
-            inputs["elapsed"],
-            persistence=params.get("error_persistence"),
-            degrees_of_freedom=params.get("degrees_of_freedom"),
-        )
+        return self.errors_around(mean, params, inputs["elapsed"])
 
     def _noise(self, params, inputs):
         """The covariance (rows, rows) of the price's errors."""
@@ -151,7 +144,7 @@ class ForeseenPrices(Prices):
 
     def coordinates(self, frame):
         found = super().coordinates(frame)
-        steps = np.arange(self.inputs(frame)["supply"].size) * period(self.series(frame))
+        steps = np.arange(self.inputs(frame)["supply"].size) * self.period(frame)
         return {**found, "grid": list(steps)}
 
     def dimensions(self):

@@ -10,6 +10,7 @@ import pandas as pd
 
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.observation import Observation
+from walras.calibrate.price_formation.errors_law import SeriesErrors
 from walras.calibrate.prior import Parameter, Prior
 from walras.data import elapsed, standard
 
@@ -69,8 +70,8 @@ class Prices(Observation):
         return self.demand
 
     def period(self, frame: pd.DataFrame) -> float:
-        """The length of one observation period."""
-        return period(self.series(frame))
+        """The length of one observation period: the smallest spacing of the rows."""
+        return float(np.diff(elapsed(self.series(frame))).min())
 
     def price(self, frame: pd.DataFrame) -> np.ndarray:
         return self.series(frame)[self.price_column].to_numpy(float)
@@ -133,6 +134,16 @@ class Prices(Observation):
         )
         return found
 
+    def errors_around(self, mean, params, since) -> SeriesErrors:
+        """The law of prices (rows,) around their means, observed at times `since` the start (rows,) in periods."""
+        return SeriesErrors(
+            mean,
+            params["price_noise"],
+            since,
+            persistence=params.get("error_persistence"),
+            degrees_of_freedom=params.get("degrees_of_freedom"),
+        )
+
     def ridge(self, name, params, inputs):
         # The data identify the error's innovations, of spread noise · √(1 − persistence²); noise is sampled as its log.
         if name != "price_noise" or "error_persistence" not in params:
@@ -173,11 +184,6 @@ def _missing(what: str, values: np.ndarray, consequence: str) -> str:
 def names(columns: str | Iterable[str]) -> tuple[str, ...]:
     """Column names as a tuple; a string is one name."""
     return (columns,) if isinstance(columns, str) else tuple(columns)
-
-
-def period(frame: pd.DataFrame) -> float:
-    """The length of one observation period: the smallest spacing of the rows."""
-    return float(np.diff(elapsed(frame)).min())
 
 
 def centred(frame: pd.DataFrame, columns: tuple[str, ...], price_column: str) -> np.ndarray:

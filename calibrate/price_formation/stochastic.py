@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.price_formation.prices import Prices, centred, effects, names, period, reliability
+from walras.calibrate.price_formation.prices import Prices, centred, effects, names, reliability
 from walras.calibrate.price_formation.state_space import (
     Dynamics,
     StateSpace,
@@ -63,7 +63,7 @@ class StochasticPrices(Prices):
 
     def inputs(self, frame):
         frame = self.series(frame)
-        since, length = elapsed(frame), period(frame)
+        since, length = elapsed(frame), self.period(frame)
         # Time between the end of one row's period and the start of the next; rounding merges equal gaps.
         gaps = np.round(np.append(0.0, np.maximum(np.diff(since) - length, 0.0)), 9)
         values, index = np.unique(gaps, return_inverse=True)

@@ -10,7 +10,6 @@ import numpyro.distributions as dist
 import pandas as pd
 
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.price_formation.errors_law import SeriesErrors
 from walras.calibrate.price_formation.prices import Prices, names
 from walras.calibrate.prior import Parameter, Prior
 from walras.data import standard
@@ -116,13 +115,7 @@ class TradingDays(Prices):
         return {**inputs, "by_day": own}
 
     def law(self, equilibrium, params, inputs):
-        return SeriesErrors(
-            equilibrium.price.reshape(-1),
-            params["price_noise"],
-            inputs["elapsed"],
-            persistence=params.get("error_persistence"),
-            degrees_of_freedom=params.get("degrees_of_freedom"),
-        )
+        return self.errors_around(equilibrium.price.reshape(-1), params, inputs["elapsed"])
 
     def coordinates(self, frame):
         return {"day": list(self._days(frame).index)}

@@ -10,35 +10,39 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
 
-INK, SOFT, RULE = "#22303c", "#6b7785", "#d5dbe1"
+from walras.model.price_formation import pictures
+from walras.model.price_formation.pictures import COLOURS, INK, RULE, SOFT
+
+__all__ = [
+    "ALERT",
+    "COLOURS",
+    "INK",
+    "MIDDLE",
+    "PALE",
+    "POSTERIOR",
+    "PRIOR",
+    "RULE",
+    "SOFT",
+    "STYLE",
+    "styled",
+    "without_screen",
+]
+
 POSTERIOR, PALE, MIDDLE = "#1f6f8b", "#cfe3ea", "#8fbfcf"
 PRIOR, ALERT = "#9aa3ad", "#c4472f"
-CHAINS = ("#1f6f8b", "#d08c2c", "#6a8d4e", "#8a5a83", "#4f5d75", "#b0563f")
 
 STYLE: dict[Any, Any] = {
-    "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
+    **pictures.STYLE,
     "savefig.facecolor": "white",
-    "font.size": 9.0,
-    "text.color": INK,
     "text.parse_math": False,  # names come from users' columns: a dollar sign is a dollar sign
     "axes.titlesize": 9.0,
     "axes.titleweight": "bold",
     "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.labelsize": 9.0,
-    "axes.labelcolor": SOFT,
-    "axes.edgecolor": RULE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.prop_cycle": cycler(color=CHAINS),
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
+    "axes.prop_cycle": cycler(color=COLOURS),
     "xtick.labelsize": 8.0,
     "ytick.labelsize": 8.0,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.linewidth": 1.2,
 }
 
 

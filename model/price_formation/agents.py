@@ -15,10 +15,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model import block_tridiagonal
-from walras.model.equilibrium import Status
+from walras.model.costs import convex, times
+from walras.model.equilibrium import Status, all_finite, first_failure
 from walras.model.price_formation.domain import frozen_multipliers, length_scale
-from walras.model.price_formation.dual import Dual, Evaluation, clearing_error, maximise, refined_change
-from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
+from walras.model.price_formation.dual import Dual, Evaluation, maximise
+from walras.model.price_formation.dual_equilibrium import DualEquilibrium, price_of
+from walras.model.price_formation.game import Game, midpoints, trapezium
 from walras.model.price_formation.strategy import Paths
 
 _NEWTON_STEPS = 200  # of agents' own problems, with the shortened ones
@@ -45,27 +47,23 @@ class Agents(eqx.Module):
         return _solve(self, game)
 
 
-class TrajectoryEquilibrium(PathEquilibrium):
+class TrajectoryEquilibrium(DualEquilibrium):
     """The equilibrium of a market without noise: `positions` (steps + 1, agents, …) at the nodes.
 
-    `multipliers` (steps · substeps, …) of the dual, `fine_positions` at all of its nodes.
+    `fine_positions` (steps · substeps + 1, agents, …) are at all nodes of the solve.
     """
 
-    multipliers: Float[Array, "fine_steps ..."]
     fine_positions: Float[Array, "fine_nodes agents ..."]
-    solver: Agents
 
     @property
     def positions(self) -> Float[Array, "nodes agents ..."]:
-        return self.fine_positions[:: self.solver.substeps]
+        return self.fine_positions[:: self.substeps]
 
-    @property
-    def residual(self):
-        return _residual(self)
+    def dual(self) -> "Trajectories":
+        return Trajectories.of(self.fine)
 
-    @property
-    def error(self):
-        return _error(self)
+    def finer_dual(self) -> "Trajectories":
+        return Trajectories.of(self.fine.refined(2))
 
     def strategy(self) -> Paths:
         return Paths(self.positions)
@@ -138,10 +136,6 @@ class Trajectories(Dual):
     def _neighbour(self):
         return -self.trading_cost / self.step
 
-    def _summed(self, running, final):
-        """Weigh a function of V by h, and at the end by h/2 with that of Ψ added."""
-        return (self.step * running).at[-1].multiply(0.5).at[-1].add(final)
-
     def _each(self, f, cost, position):
         """A function of the cost at one agent's position, at all positions (…, assets)."""
         applied = f(cost)
@@ -151,7 +145,7 @@ class Trajectories(Dual):
 
     def _terms(self, f, distance):
         position = distance + self.mean_position[:, None]
-        return self._summed(self._each(f, self.holding, position), self._each(f, self.terminal, position[-1]))
+        return trapezium(self.step, self._each(f, self.holding, position), self._each(f, self.terminal, position[-1]))
 
     def _bend(self, distance):
         return self._terms(jax.hessian, distance)
@@ -159,18 +153,16 @@ class Trajectories(Dual):
     def _steps_of(self, distance):
         return jnp.diff(distance, axis=0, prepend=self.first[None])
 
-    def _times_cost(self, vector):
-        return self.trading_cost * vector if self.trading_cost.ndim == 0 else vector @ self.trading_cost
-
     def _costs(self, distance):
         """Each agent's cost (agents,), without the multipliers'."""
         moves = self._steps_of(distance)
-        trading = 0.5 / self.step * jnp.sum((moves * self._times_cost(moves)).reshape(*moves.shape[:2], -1), axis=(0, 2))
+        paid = 0.5 / self.step * moves * times(self.trading_cost, moves)
+        trading = jnp.sum(paid.reshape(*moves.shape[:2], -1), axis=(0, 2))
         return trading + jnp.sum(self._terms(lambda cost: cost, distance), axis=0)
 
     def gradient(self, distance, multipliers):
         """The slope of each agent's cost in its own positions (steps, agents, …)."""
-        moves = self._times_cost(self._steps_of(distance)) / self.step
+        moves = times(self.trading_cost, self._steps_of(distance)) / self.step
         stiff = moves - jnp.concatenate([moves[1:], jnp.zeros_like(moves[:1])])
         return stiff + self._terms(jax.grad, distance) + multipliers[:, None]
 
@@ -249,8 +241,7 @@ def _solve(solver: Agents, game: Game) -> TrajectoryEquilibrium:
     dual = Trajectories.of(fine)
     scale = length_scale(fine) / fine.horizon
     found = maximise(dual, _guess(fine), scale, solver.tolerance)
-    costate = jnp.cumsum(found.multipliers[::-1], axis=0)[::-1]
-    price = jnp.mean(costate.reshape(game.steps, solver.substeps, *costate.shape[1:]), axis=1) - game.traded(game.supply)
+    price = price_of(game, found.multipliers)
     distance = _respond(dual, found.multipliers, found.state)
     positions = jnp.concatenate([game.initial[None], distance + fine.mean_position[1:, None]])
     return TrajectoryEquilibrium(
@@ -262,7 +253,6 @@ def _solve(solver: Agents, game: Game) -> TrajectoryEquilibrium:
         iterations=found.iterations,
         multipliers=found.multipliers,
         fine_positions=positions,
-        solver=solver,
     )
 
 
@@ -273,23 +263,17 @@ def _guess(game):
 
 
 def _status(solver, game, dual, found, price, scale, distance):
-    status = Status.solved
-    for failed, reason in (
-        (~(found.residual <= 10 * solver.tolerance * scale), Status.not_converged),
-        (~jnp.all(jnp.isfinite(price)), Status.not_finite),
-        (~_convex(game, dual, distance), Status.costs_not_convex),
+    return first_failure(
+        (~all_finite(game), Status.not_finite),
+        (~convex(game.trading_cost), Status.not_convex),
         (game.noise != 0, Status.noise_not_seen),
-    ):
-        status = Status.where(jnp.asarray(failed), reason, status)
-    status = Status.where(_positive_definite(game.trading_cost), status, Status.not_convex)
-    return Status.where(game.finite, status, Status.not_finite)
+        (~_costs_convex(game, dual, distance), Status.costs_not_convex),
+        (~all_finite(price), Status.not_finite),
+        (~(found.residual <= 10 * solver.tolerance * scale), Status.not_converged),
+    )
 
 
-def _positive_definite(matrix):
-    return matrix > 0 if matrix.ndim == 0 else jnp.linalg.eigvalsh(jax.lax.stop_gradient(matrix))[0] > 0
-
-
-def _convex(game, dual, distance):
+def _costs_convex(game, dual, distance):
     """Whether costs are convex over all that agents visit: on a grid of that, or with several assets on sampled paths."""
     distance = jax.lax.stop_gradient(distance)
     if game.supply.ndim == 1:
@@ -303,18 +287,3 @@ def _convex(game, dual, distance):
             for cost, at in ((game.holding, some), (game.terminal, some[-1]))
         ]
     return jnp.all(jnp.stack([jnp.min(bend) >= -_ROUNDING * jnp.max(jnp.abs(bend)) for bend in bends]))
-
-
-@eqx.filter_jit
-def _residual(equilibrium):
-    dual = Trajectories.of(equilibrium.game.refined(equilibrium.solver.substeps))
-    return clearing_error(dual, dual.mean(equilibrium.multipliers, dual.first_state()))
-
-
-@eqx.filter_jit
-def _error(equilibrium):
-    dual = Trajectories.of(equilibrium.game.refined(2 * equilibrium.solver.substeps))
-    change = refined_change(dual, jnp.cumsum(equilibrium.multipliers[::-1], axis=0)[::-1])
-    change = change.reshape(equilibrium.game.steps, equilibrium.solver.substeps, *change.shape[1:])
-    # Second order: half the steps leave a quarter of the error.
-    return 4.0 / 3.0 * jnp.max(jnp.abs(jnp.mean(change, axis=1)))

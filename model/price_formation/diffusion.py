@@ -1,6 +1,7 @@
 """The solver for agents hit by noise: any costs, one asset, optional hard limits on positions."""
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import replace
 
 import equinox as eqx
@@ -15,11 +16,13 @@ from walras.model.price_formation.domain import length_scale
 from walras.model.price_formation.game import Game
 
 _POINTS = 128  # of a grid that cannot be chosen from values, under a JAX transformation
-_FIRST_BAND, _BAND_STEP = 24, 8  # of chosen grids, which come in few sizes so that similar markets share a compilation
-_POINTS_STEP, _MOST_POINTS = 32, 8192
+# Chosen grids come in few sizes, so that a market's next grid, and similar markets, share a compilation, which takes seconds.
+_SIZES = tuple(sorted(size for power in range(14) for size in (2**power, 3 * 2**power)))
+_FEWEST_POINTS, _MOST_POINTS = 256, 8192
+_FIRST_BAND = 32
+_SAMPLING_POINTS_STEP = 32  # grids for sampling run thousands of times, and are as small as they can be
 _MOST_ENTRIES = 20_000_000  # of kernels, 160 MB: more would not fit next to what derivatives keep
 _MOST_WORK, _LOGARITHMS = 1_000_000_000, 10  # products of an evaluation, a second's; how many a logarithm takes
-_SMALL = 160  # points, up to which a band does not pay
 # Spacings in widths s of the narrowest kernel: the quadrature's error is e^(−2π²(s/Δ)²), 3e-9 on a chosen grid, and 1e-5 on
 # one for sampling.
 _SPACING, _SAMPLING_SPACING = 1.0, 1.3
@@ -100,16 +103,15 @@ class Diffusion(eqx.Module):
         pad = _ROOM * (high.max() - low.min())
         low, high = float(low.min() - pad), float(high.max() + pad)
         width = float(np.quantile(np.asarray(equilibria.kernel_width).ravel()[solved], _NARROW)) * _SAMPLING_SPACING
-        domain = (jnp.asarray(low), jnp.asarray(high))
-        chosen = Discretisation(1, _FIRST_BAND, domain, self.substeps or 1, bool(self.log_domain), self.tolerance)
-        points = self._resolving(None, chosen, width).points
-        return replace(self, points=points, band=points, domain=(low, high), substeps=self.substeps or 1)
+        wanted = min((high - low) / width, _MOST_POINTS)
+        points = self.points or _SAMPLING_POINTS_STEP * math.ceil(wanted / _SAMPLING_POINTS_STEP)
+        return replace(self, points=points, band=self.band or points, domain=(low, high), substeps=self.substeps or 1)
 
     def _domain(self):
         return None if self.domain is None else (jnp.asarray(self.domain[0]), jnp.asarray(self.domain[1]))
 
     def _chosen(self, game) -> DiffusionEquilibrium:
-        found = self._with_grid(game, self._first_grid(game, self.substeps or 1, _FIRST_BAND))
+        found = self._with_grid(game, self._first_grid(game, self.substeps or 1, bool(self.log_domain)))
         most = max((_MOST_STEPS if game.limits is None else _MOST_STEPS_WITH_WALLS) // game.steps, 1)
         for _ in range(_ROUNDS):
             substeps = found.discretisation.substeps
@@ -120,16 +122,16 @@ class Diffusion(eqx.Module):
                 break
             # Second order in the step: powers of two, so that similar markets share a compilation.
             substeps = min(most, substeps * 2 ** max(1, math.ceil(0.5 * math.log2(excess))))
-            finer = self._with_grid(game, self._first_grid(game, substeps, found.discretisation.band))
+            finer = self._with_grid(game, self._first_grid(game, substeps, found.discretisation.log_domain))
             if not bool(finer.status == Status.solved):
                 break  # a solution whose `error` is larger than asked for is better than none
             found = finer
         return found
 
-    def _first_grid(self, game, substeps, band) -> Discretisation:
+    def _first_grid(self, game, substeps, log_domain) -> Discretisation:
         start = self.start if self.start is not None and self.start.size == game.steps else None
         low, high = self._domain() or ends(game, start)
-        first = Discretisation(1, self.band or band, (low, high), substeps, bool(self.log_domain), self.tolerance)
+        first = Discretisation(1, self.band or _FIRST_BAND, (low, high), substeps, log_domain, self.tolerance)
         return self._resolving(game, first, float(game.noise * jnp.sqrt(game.step / substeps)))
 
     def _with_grid(self, game, first: Discretisation) -> DiffusionEquilibrium:
@@ -158,8 +160,9 @@ class Diffusion(eqx.Module):
             )
             return self._resolving(game, replace(now, domain=wider), float(found.grid.spacing) / _SPACING)
         if self.band is None and now.band < now.points and float(found.drift) > 1.0:
-            band = _BAND_STEP * math.ceil(now.band * float(found.drift) / _BAND_STEP)
-            return self._resolving(game, replace(now, band=band), float(found.kernel_width))
+            tiles = _size_below(now.points / (now.band * float(found.drift)))  # each as long as agents move
+            band = _size_above(now.points / tiles)
+            return self._resolving(game, replace(now, points=tiles * band, band=band), float(found.kernel_width))
         if self.points is None and float(found.grid.spacing) > _SPACING * float(found.kernel_width) * (1 + 1e-9):
             return self._resolving(game, now, float(found.kernel_width))
         return now
@@ -168,19 +171,25 @@ class Diffusion(eqx.Module):
         """With enough points to resolve kernels of that width, and at least those there are, as far as memory allows."""
         if self.points is not None:
             return replace(now, points=self.points, band=self.band or self.points)
-        low, high = (float(end) for end in now.domain or (0.0, 0.0))
-        wanted = (high - low) / (_SPACING * width)
-        points = max(math.ceil(wanted) if wanted < _MOST_POINTS else _MOST_POINTS, now.points)
+        low, high = (float(end) for end in now.domain)
+        points = max(min((high - low) / (_SPACING * width), _MOST_POINTS), now.points)
         # Between walls each step has a kernel of its own.
-        steps = 1 if game is None else game.steps * now.substeps
-        kernels = 1 if game is None or game.limits is None else steps
+        steps = game.steps * now.substeps
+        kernels = 1 if game.limits is None else steps
         entries = min(_MOST_ENTRIES // kernels, _MOST_WORK // (steps * (_LOGARITHMS if now.log_domain else 1)))
-        if self.band is None and points <= max(_SMALL, 3 * now.band):
-            most = math.isqrt(entries) // _POINTS_STEP * _POINTS_STEP
-            points = min(_POINTS_STEP * math.ceil(points / _POINTS_STEP), max(most, _POINTS_STEP))
+        if self.band is None and points <= max(_FEWEST_POINTS, 3 * now.band):
+            points = min(max(_size_above(points), _FEWEST_POINTS), math.isqrt(entries))
             return replace(now, points=points, band=points)
         most = entries // (3 * now.band) // now.band
-        return replace(now, points=now.band * max(1, min(math.ceil(points / now.band), most)))
+        return replace(now, points=now.band * max(1, min(_size_above(points / now.band), most)))
+
+
+def _size_above(number: float) -> int:
+    return _SIZES[bisect_left(_SIZES, number)]
+
+
+def _size_below(number: float) -> int:
+    return _SIZES[max(bisect_right(_SIZES, number) - 1, 0)]
 
 
 def _refuse(game):

@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.model.costs import slope, values
-from walras.model.equilibrium import Status
+from walras.model.costs import values
+from walras.model.equilibrium import Status, all_finite, first_failure
 from walras.model.price_formation.domain import frozen_multipliers, length_scale, reach
-from walras.model.price_formation.dual import clearing_error, maximise, promising, refined_change
-from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
-from walras.model.price_formation.hopf_cole import Grid, Heat, HopfCole, walls
+from walras.model.price_formation.dual import maximise, promising
+from walras.model.price_formation.dual_equilibrium import DualEquilibrium, price_of
+from walras.model.price_formation.feedback import feedback
+from walras.model.price_formation.game import Game, midpoints
+from walras.model.price_formation.hopf_cole import Grid, HopfCole
 from walras.model.price_formation.strategy import Feedback
 
 COARSEST_SPACING = 1.6  # of the grid, in widths of the narrowest kernel; beyond it prices have errors of 1e-4 and more
@@ -46,16 +48,15 @@ def ends(game: Game, multipliers=None):
     return tuple(end if wall is None else jnp.asarray(wall, end.dtype) for end, wall in zip(free, game.limits, strict=True))
 
 
-class DiffusionEquilibrium(PathEquilibrium):
+class DiffusionEquilibrium(DualEquilibrium):
     """The equilibrium of a market with noise, with its solution on the grid.
 
-    `multipliers` (steps · substeps,) of the dual; `grid`; `lost` and `at_edges` the largest shares of the population that
+    `grid`, on which the dual was maximised; `lost` and `at_edges` the largest shares of the population that
     the grid could not represent, and that were at its ends; `kernel_width` the narrowest kernel that it has to resolve;
     `drift` how far agents move in a step, as a share of the grid's band; `occupied` the part of the grid with all but a share
     of 1e-9 of the agents.
     """
 
-    multipliers: Float[Array, " fine_steps"]
     grid: Grid
     discretisation: Discretisation
     lost: Float[Array, ""]
@@ -64,21 +65,14 @@ class DiffusionEquilibrium(PathEquilibrium):
     drift: Float[Array, ""]
     occupied: tuple[Float[Array, ""], Float[Array, ""]]
 
-    @property
-    def fine(self) -> Game:
-        """The game on the time steps of the solve."""
-        return self.game.refined(self.discretisation.substeps)
-
     def dual(self) -> HopfCole:
         return HopfCole.of(self.fine, self.grid, self.discretisation.log_domain)
 
-    @property
-    def residual(self):
-        return _residual(self)
-
-    @property
-    def error(self):
-        return _error(self)
+    def finer_dual(self) -> HopfCole:
+        """That with half the steps and two thirds of the grid's spacing."""
+        coarse, band = self.grid, self.grid.band * 3 // 2
+        grid = Grid(coarse.low, coarse.high, coarse.points // coarse.band * band, band)
+        return HopfCole.of(self.fine.refined(2), grid, self.discretisation.log_domain)
 
     @property
     def price_scale(self):
@@ -86,7 +80,7 @@ class DiffusionEquilibrium(PathEquilibrium):
         return jnp.maximum(jnp.ptp(self.price), self.game.trading_cost * length_scale(self.game) / self.horizon)
 
     def strategy(self) -> Feedback:
-        return _feedback(self)
+        return feedback(self)
 
 
 @eqx.filter_jit
@@ -101,14 +95,13 @@ def solve(chosen: Discretisation, game: Game, start=None) -> DiffusionEquilibriu
     found = maximise(dual, guess, scale, chosen.tolerance)
     flow = dual.flow(found.multipliers)
     mass = flow.mass
-    costate = jnp.cumsum(found.multipliers[::-1])[::-1]
-    price = jnp.mean(costate.reshape(game.steps, -1), axis=1) - game.trading_cost * game.supply
+    price = price_of(game, found.multipliers)
     lost = jnp.max(jnp.abs(jnp.sum(mass, axis=1) - 1.0))
     at_edges = _at_edges(mass, game.limits)
     kernel = _narrowest(dual, mass, fine)
     moved, allowed = dual.drift(flow)
     drift = moved / allowed if grid.neighbours else jnp.zeros(())
-    finite = jnp.all(jnp.isfinite(price)) & _finite(game) & (_without_cost(dual, mass, fine) <= LOST)
+    finite = all_finite(price) & (_without_cost(dual, mass, fine) <= LOST)
     status = _status(chosen.tolerance, game, found, finite, scale, lost, at_edges, grid.spacing / kernel, drift)
     return DiffusionEquilibrium(
         game=game,
@@ -147,11 +140,6 @@ def _narrowest(dual, mass, game):
     return 1.0 / jnp.sqrt(1.0 / (game.noise**2 * game.step) + jnp.maximum(bend, 0.0) / dual.epsilon)
 
 
-def _finite(game):
-    leaves = jax.tree.leaves(eqx.filter(game, eqx.is_inexact_array))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
 def _without_cost(dual, mass, game):
     """The largest share of the population that is where a cost is not a number: elsewhere that serves as infinite."""
     position = dual.distance + game.mean_position[1:, None]
@@ -165,90 +153,16 @@ def _status(tolerance, game, found, finite, scale, lost, at_edges, spacing, drif
     low, high = -jnp.inf if low is None else low, jnp.inf if high is None else high
     outside = jnp.any((game.initial <= low) | (game.initial >= high))
     mean = game.mean_position
-    status = Status.solved
-    for failed, reason in (
-        (found.residual > 10 * tolerance * scale, Status.not_converged),
-        (spacing > COARSEST_SPACING, Status.grid_too_coarse),
-        (lost > LOST, Status.noise_too_small),
-        (drift > 1.0, Status.band_too_narrow),
-        (at_edges > EDGE, Status.domain_too_small),
-        (~finite, Status.not_finite),
-        (jnp.any((mean <= low) | (mean >= high)), Status.supply_beyond_limits),
-        (outside, Status.starts_outside_limits),
-        (~(game.noise > 0), Status.no_noise),
+    return first_failure(
+        (~all_finite(game), Status.not_finite),
         (~(game.trading_cost > 0), Status.not_convex),
-        (~game.finite, Status.not_finite),
-    ):
-        status = Status.where(jnp.asarray(failed), reason, status)
-    return status
-
-
-@eqx.filter_jit
-def _residual(equilibrium):
-    dual = equilibrium.dual()
-    return clearing_error(dual, dual.mean(equilibrium.multipliers, dual.first_state()))
-
-
-@eqx.filter_jit
-def _error(equilibrium):
-    """One quasi-Newton step on a grid with half the steps and two thirds of the spacing says how far the price is off."""
-    fine = equilibrium.fine.refined(2)
-    coarse, band = equilibrium.grid, equilibrium.grid.band * 3 // 2
-    grid = Grid(coarse.low, coarse.high, coarse.points // coarse.band * band, band)
-    dual = HopfCole.of(fine, grid, equilibrium.discretisation.log_domain)
-    change = refined_change(dual, jnp.cumsum(equilibrium.multipliers[::-1])[::-1])
-    # Second order: half the steps leave a quarter of the error.
-    return 4.0 / 3.0 * jnp.max(jnp.abs(jnp.mean(change.reshape(equilibrium.game.steps, -1), axis=1)))
-
-
-@eqx.filter_jit
-def _feedback(equilibrium) -> Feedback:
-    """The rate of agents beyond the supply rate, σ² ∂ log φ/∂y, at the nodes.
-
-    The trapezium's rule gives agents half of a node's cost before the node and half after it: the rate at the node itself is
-    that of φ with half the node's cost taken off.
-    """
-    dual, game = equilibrium.dual(), equilibrium.fine
-    flow = dual.flow(equilibrium.multipliers)
-    tilt = dual.cost + equilibrium.multipliers[:, None] * dual.distance
-    half = jnp.full((game.steps, 1), 0.5).at[-1].set(0.0)
-    position = dual.distance + game.mean_position[1:, None]
-    at_nodes = game.noise**2 * _slopes(flow.log_value + half * tilt / dual.epsilon, position, equilibrium)
-    # At the end, agents trade against Ψ′ alone, and on average not at all.
-    end = slope(game.terminal, position[-1])
-    end = -(end - jnp.sum(flow.mass[-1] * end)) / game.trading_cost
-    if not game.limits:
-        at_nodes = at_nodes.at[-1].set(end)
-    # At the start there is no node's cost, only the half of it that a node there would have.
-    nodes = equilibrium.grid.nodes()
-    first = nodes if game.limits else nodes + game.mean_position[0]
-    entry, near = Heat(game.noise**2 * game.step, equilibrium.grid, game.limits).entering(first, game.mean_position)
-    pull = slope(game.holding, first)
-    held = jnp.sum(game.weights * slope(game.holding, game.initial))
-    ahead = jax.nn.logsumexp(entry + flow.log_value[0][near], axis=1)
-    start = game.noise**2 * _slopes(ahead[None], first[None], equilibrium)[0]
-    start = start - 0.5 * game.step / game.trading_cost * (pull - held)
-    every = slice(None, None, equilibrium.discretisation.substeps)
-    return Feedback(jnp.concatenate([first[None], position])[every], jnp.concatenate([start[None], at_nodes])[every])
-
-
-def _slopes(log_value, position, equilibrium):
-    """∂ log φ/∂y (rows, points). At a wall φ vanishes like the distance from it, of which the logarithm is kept apart."""
-    spacing, wall_slope = equilibrium.grid.spacing, jnp.zeros_like(log_value)
-    for wall in walls(equilibrium.game.limits):
-        inwards = jnp.sign(_middle(position) - wall)
-        distance = jnp.where(jnp.abs(position - wall) > 0.5 * spacing, position - wall, 0.25 * spacing * inwards)
-        log_value = log_value - jnp.log(jnp.abs(distance))
-        wall_slope = wall_slope + 1.0 / distance
-    if equilibrium.game.limits:
-        # On the wall itself there is nothing left to take the logarithm of: the smooth rest goes on in a straight line.
-        low, high = equilibrium.game.limits
-        if low is not None:
-            log_value = log_value.at[:, 0].set(2 * log_value[:, 1] - log_value[:, 2])
-        if high is not None:
-            log_value = log_value.at[:, -1].set(2 * log_value[:, -2] - log_value[:, -3])
-    return jnp.asarray(jnp.gradient(log_value, spacing, axis=1)) + wall_slope
-
-
-def _middle(position):
-    return jnp.mean(position, axis=1, keepdims=True)
+        (~(game.noise > 0), Status.no_noise),
+        (outside, Status.starts_outside_limits),
+        (jnp.any((mean <= low) | (mean >= high)), Status.supply_beyond_limits),
+        (~finite, Status.not_finite),
+        (at_edges > EDGE, Status.domain_too_small),
+        (drift > 1.0, Status.band_too_narrow),
+        (lost > LOST, Status.noise_too_small),
+        (spacing > COARSEST_SPACING, Status.grid_too_coarse),
+        (found.residual > 10 * tolerance * scale, Status.not_converged),
+    )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model.costs import values
-from walras.model.price_formation.game import Game
+from walras.model.price_formation.game import Game, trapezium
 
 _OFFSETS, _FARTHEST = 192, 1e4  # of a geometric lattice around the first positions, in units, or of the game's longer length
 _DEVIATIONS = 7.5  # of the noise over the whole horizon: 1e-13 of the agents go farther
@@ -21,14 +21,13 @@ def length_scale(game: Game) -> Float[Array, ""]:
 
 def frozen_multipliers(game: Game) -> Float[Array, " steps"]:
     """The multipliers if every agent kept its distance from the mean position: where the search starts."""
-    mean, h = game.mean_position, game.step
+    mean = game.mean_position
 
     def weighted_slope(cost):
         at = jax.vmap(lambda x: jnp.sum(game.weights * jax.vmap(jax.grad(cost))(game.initial - mean[0] + x)))
         return at(mean[1:])
 
-    running = h * weighted_slope(game.holding)
-    found = -running.at[-1].multiply(0.5).at[-1].add(weighted_slope(game.terminal)[-1])
+    found = -trapezium(game.step, weighted_slope(game.holding), weighted_slope(game.terminal)[-1])
     return jnp.where(jnp.isfinite(found), found, 0.0)
 
 
@@ -51,9 +50,8 @@ def reach(game: Game, multipliers) -> tuple[Float[Array, ""], Float[Array, ""]]:
 
 def _distance(game, multipliers, lattice):
     """How far along a lattice (points,) of distances y, which starts at an outermost agent, such an agent goes."""
-    mean, h = game.mean_position[1:, None], game.step
-    tilted = h * values(game.holding, mean + lattice[None])
-    tilted = tilted.at[-1].multiply(0.5).at[-1].add(values(game.terminal, mean[-1] + lattice))
+    mean = game.mean_position[1:, None]
+    tilted = trapezium(game.step, values(game.holding, mean + lattice[None]), values(game.terminal, mean[-1] + lattice))
     tilted = tilted + multipliers[:, None] * lattice[None]
     tilted = jnp.where(jnp.isfinite(tilted), tilted, jnp.inf)
     along = jnp.abs(lattice - lattice[0])

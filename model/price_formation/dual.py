@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
+from walras.model.costs import times
+
 _NEWTON_STEPS, _CG_STEPS, _HALVINGS = 40, 40, 20
 _GUESSES = 4
 _LOOSEST_CG, _TIGHTEST_CG = 0.3, 1e-4
@@ -67,9 +69,8 @@ class Dual(eqx.Module):
         """H applied to a vector."""
         differences = jnp.diff(vector, axis=0, prepend=0.0) / self.step
         stiff = differences - jnp.concatenate([differences[1:], jnp.zeros_like(differences[:1])])
-        if self.trading_cost.ndim == 0:
-            return self.trading_cost * stiff + curvature * vector
-        return stiff @ self.trading_cost + jnp.einsum("kij,kj->ki", curvature, vector)
+        bent = curvature * vector if vector.ndim == 1 else jnp.einsum("kij,kj->ki", curvature, vector)
+        return times(self.trading_cost, stiff) + bent
 
 
 class Maximum(NamedTuple):
@@ -86,6 +87,11 @@ def promising(dual: Dual, guess: Float[Array, "steps ..."]) -> Float[Array, "ste
     shares = jnp.linspace(0.0, 1.0, _GUESSES).reshape(-1, *[1] * guess.ndim)
     guesses = shares * guess[None]
     return guesses[jnp.nanargmax(jax.vmap(lambda at: dual.evaluate(at, dual.first_state()).value)(guesses))]
+
+
+def costate_of(multipliers: Float[Array, "steps ..."]) -> Float[Array, "steps ..."]:
+    """p̄ over each step, Σ_{j≥k} λ_j."""
+    return jnp.cumsum(multipliers[::-1], axis=0)[::-1]
 
 
 def clearing_error(dual: Dual, mean) -> Float[Array, ""]:
@@ -108,8 +114,8 @@ def _maximise_jvp(primals, tangents):
     dual, tangent = primals[0], tangents[0]
     found, residual, iterations, state = _maximise(*primals)
     _, moved = eqx.filter_jvp(lambda d: d.mean(found, state), (dual,), (tangent,))
-    _, hessian = jax.linearize(lambda at: dual.mean(at, state), found)
-    curvature = jax.lax.stop_gradient(dual.evaluate(found, state).curvature)
+    evaluation, hessian = dual.linearised(found, state)
+    curvature = jax.lax.stop_gradient(evaluation.curvature)
 
     def solve(operator, right):
         return cg(operator, right, M=lambda v: dual.precondition(curvature, v), tol=_TANGENT_TOLERANCE, maxiter=_CG_STEPS)[0]
@@ -139,7 +145,7 @@ class _Search(NamedTuple):
 def _newton(dual, guess, scale, tolerance):
     """Newton's method with a line search, as one loop with one evaluation in its body (what is compiled once)."""
 
-    def newton_direction(evaluation, hessian, residual):
+    def newton_direction(hessian, evaluation, residual):
         # The nearer the end, the more exact the direction.
         accuracy = jnp.clip(residual / scale, _TIGHTEST_CG, _LOOSEST_CG)
         direction, _ = cg(
@@ -167,8 +173,9 @@ def _newton(dual, guess, scale, tolerance):
 
         def accept():
             residual = clearing_error(dual, found.mean)
-            step = lambda found, residual: newton_direction(found, hessian, residual)  # noqa: E731
-            direction, first = jax.lax.cond(residual > tolerance, step, nowhere, found, residual)
+            direction, first = jax.lax.cond(
+                residual > tolerance, lambda *at: newton_direction(hessian, *at), nowhere, found, residual
+            )
             return _Search(
                 trial, direction, jnp.ones(()), first, found.value, residual, found.state, at.iterations + 1, jnp.asarray(0)
             )
@@ -197,7 +204,7 @@ def refined_change(fine: Dual, costate: Float[Array, "steps ..."]) -> Float[Arra
     multipliers = between - jnp.concatenate([between[1:], jnp.zeros_like(between[:1])])
     found = fine.evaluate(multipliers, fine.first_state())
     step = fine.precondition(found.curvature, found.mean)
-    better = between + jnp.cumsum(step[::-1], axis=0)[::-1]
+    better = between + costate_of(step)
     return jnp.mean(better.reshape(steps, 2, *costate.shape[1:]), axis=1) - costate
 
 

@@ -10,15 +10,18 @@ For several assets c, η and γ are symmetric matrices, and the formula is the s
 Source: Gomes–Saúde, Dyn. Games Appl. 11 (2021), arXiv 1807.07088.
 """
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from walras.model import block_tridiagonal
-from walras.model.costs import Quadratic, convex
-from walras.model.equilibrium import EquilibriumError, status_of
-from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
+from walras.model.costs import convex, times
+from walras.model.equilibrium import EquilibriumError, Status, all_finite, first_failure
+from walras.model.price_formation.game import Game, PathEquilibrium, midpoints, require_quadratic
 from walras.model.price_formation.strategy import Feedback, Paths
 
 
@@ -26,10 +29,7 @@ class ClosedForm(eqx.Module):
     """Solves markets with quadratic costs and no limits, for any noise and one or several assets."""
 
     def solve(self, game: Game) -> "ClosedFormEquilibrium":
-        for name in ("holding", "terminal"):
-            cost = getattr(game, name)
-            if not isinstance(cost, Quadratic):
-                raise EquilibriumError(f"{name} is a {type(cost).__name__}: the closed form needs a Quadratic, or None")
+        require_quadratic(game, "the closed form")
         if game.limits:
             raise EquilibriumError(f"limits are {game.limits}: the closed form knows none, leave solver out")
         return _solve(game)
@@ -48,6 +48,14 @@ class ClosedFormEquilibrium(PathEquilibrium):
     @property
     def error(self):
         return jnp.zeros((), self.price.dtype)
+
+    @property
+    def substeps(self):
+        """The price is known at any time; in so many parts of each step it hardly varies."""
+        return math.ceil(_MANY_STEPS / self.game.steps)
+
+    def _on_substeps(self, substeps):
+        return _solve(self.game.refined(substeps))
 
     def positions(self, initial: Float[Array, "agents ..."]) -> Float[Array, "nodes agents ..."]:
         """Optimal paths (steps + 1, agents), at the nodes, of agents who start at `initial` and face this price.
@@ -71,11 +79,18 @@ class ClosedFormEquilibrium(PathEquilibrium):
         if self.price.ndim > 1:
             return Paths(self.positions(self.initial))
         away = jnp.linspace(-1.0, 1.0, 3) * _FAR * (1.0 + jnp.max(jnp.abs(self.initial)) + game.noise * jnp.sqrt(game.horizon))
-        remaining = game.horizon - game.step * jnp.arange(game.steps + 1)
-        pull = pull_rate(game.holding.strength / game.trading_cost, game.terminal.strength / game.trading_cost, remaining)
-        return Feedback(self.mean_position[:, None] + away[None], -pull[:, None] * away[None])
+        nodes = game.step * jnp.arange(game.steps + 1)
+        # A stiff terminal cost pulls like 1/(T − t) near the end.
+        time = jnp.sort(jnp.concatenate([nodes, game.horizon * (1 - _SHARES_LEFT)]))
+        pull = pull_rate(
+            game.holding.strength / game.trading_cost, game.terminal.strength / game.trading_cost, game.horizon - time
+        )
+        position = jnp.interp(time, nodes, self.mean_position)[:, None] + away[None]
+        return Feedback(time, position, -pull[:, None] * away[None])
 
 
+_MANY_STEPS = 32  # over which a price hardly varies within a step
+_SHARES_LEFT = 2.0 ** (-np.arange(1, 80, 2) / 8)  # of the horizon, at which a linear rule is tabulated too; never at a node
 _FAR = 1e3  # how far, in units of the population, a linear rule is tabulated
 
 
@@ -94,8 +109,8 @@ def _best_response_system(game, price):
     neighbour = -c / h + eta * h / 6
     own = c / h + eta * h / 3
     diagonal = jnp.repeat((2 * own)[None], price.shape[0], axis=0).at[-1].set(own + gamma)
-    pull = h * _times(game.holding.strength, jnp.broadcast_to(game.holding.centre, price[0].shape))
-    end = _times(game.terminal.strength, jnp.broadcast_to(game.terminal.centre, price[0].shape))
+    pull = h * times(game.holding.strength, jnp.broadcast_to(game.holding.centre, price[0].shape))
+    end = times(game.terminal.strength, jnp.broadcast_to(game.terminal.centre, price[0].shape))
     pulls = jnp.repeat(pull[None], price.shape[0], axis=0).at[-1].set(pull / 2 + end)
     return diagonal, neighbour, pulls + jnp.concatenate([jnp.diff(price, axis=0), -price[-1:]])
 
@@ -106,27 +121,25 @@ def _strength(cost, like):
     return strength if strength.ndim == like.ndim else strength * jnp.eye(like.shape[0])
 
 
-def _times(strength, vector):
-    """A strength, a number or a symmetric matrix, times vectors (..., assets)."""
-    return strength * vector if jnp.ndim(strength) == 0 else vector @ strength
-
-
 @jax.jit
 def _solve(game: Game) -> ClosedFormEquilibrium:
     h, supply, position = game.step, game.supply, game.mean_position
     holding, terminal = game.holding, game.terminal
     held = position - jnp.broadcast_to(holding.centre, position.shape)
-    pressure = h * _times(holding.strength, 0.5 * (held[:-1] + held[1:]))  # η∫(X̄−κ) of each step
+    pressure = h * times(holding.strength, 0.5 * (held[:-1] + held[1:]))  # η∫(X̄−κ) of each step
     later = jnp.concatenate([jnp.cumsum(pressure[::-1], axis=0)[::-1][1:], jnp.zeros_like(pressure[:1])])
     # The mean over t in the step of η∫ from t to the step's end: the weight (s − t_k)/h on η(X̄(s) − κ).
-    own = h * _times(holding.strength, 0.5 * held[:-1] + supply * h / 3)
-    end = _times(terminal.strength, position[-1] - terminal.centre)
+    own = h * times(holding.strength, 0.5 * held[:-1] + supply * h / 3)
+    end = times(terminal.strength, position[-1] - terminal.centre)
     price = -game.traded(supply) - end[None] - later - own
     return ClosedFormEquilibrium(
         game=game,
         times=midpoints(game),
         price=price,
         mean_position=position,
-        status=status_of(price, position, convex=convex(game.trading_cost, holding, terminal)),
+        status=first_failure(
+            (~convex(game.trading_cost, holding, terminal), Status.not_convex),
+            (~all_finite((price, position)), Status.not_finite),
+        ),
         iterations=jnp.asarray(0),
     )

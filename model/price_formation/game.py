@@ -4,12 +4,12 @@ from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from walras.model.costs import as_function
-from walras.model.equilibrium import Status
+from walras.model.costs import Quadratic, as_function, times
+from walras.model.equilibrium import EquilibriumError, Status, is_traced
 from walras.model.price_formation.strategy import Feedback, Paths
 
 
@@ -39,19 +39,12 @@ class Game(eqx.Module):
             holding=as_function(market.holding, assets, dtype),
             terminal=as_function(market.terminal, assets, dtype),
             noise=jnp.asarray(market.noise, dtype),
-            limits=market.limits and tuple(None if wall is None else jnp.asarray(wall, dtype) for wall in market.limits),
+            limits=_walls(market.limits, dtype),
             supply=supply,
             horizon=jnp.asarray(horizon, dtype),
             initial=initial,
             weights=weights,
         )
-
-    @property
-    def finite(self) -> Array:
-        """Whether every number of the game is finite (limits apart, which may be absent)."""
-        leaves = jax.tree.leaves([self.__dict__[name] for name in self.__dataclass_fields__ if name != "limits"])
-        numbers = [leaf for leaf in leaves if isinstance(leaf, float) or eqx.is_inexact_array(leaf)]
-        return jnp.all(jnp.stack([jnp.all(jnp.isfinite(number)) for number in numbers]))
 
     @property
     def steps(self) -> int:
@@ -74,7 +67,7 @@ class Game(eqx.Module):
 
     def traded(self, rate: Float[Array, "steps ..."]) -> Float[Array, "steps ..."]:
         """The money c·rate that trading at a rate costs at the margin."""
-        return self.trading_cost * rate if self.trading_cost.ndim == 0 else rate @ self.trading_cost
+        return times(self.trading_cost, rate)
 
 
 class PathEquilibrium(eqx.Module):
@@ -115,6 +108,25 @@ class PathEquilibrium(eqx.Module):
 
     @property
     @abstractmethod
+    def substeps(self) -> int:
+        """Into how many parts of each step the solve cut it: the price is known for each of them."""
+
+    def refined(self, substeps: int) -> "PathEquilibrium":
+        """The same equilibrium in the game with each step cut into `substeps`, a divisor of the solve's.
+
+        `price` keeps its means over the steps, and has within them the course that the solve found.
+        """
+        fine = self._on_substeps(substeps)
+        steps = self.game.steps
+        means = jnp.mean(fine.price.reshape(steps, substeps, *self.price.shape[1:]), axis=1)
+        return eqx.tree_at(lambda e: e.price, fine, fine.price + jnp.repeat(self.price - means, substeps, axis=0))
+
+    @abstractmethod
+    def _on_substeps(self, substeps: int) -> "PathEquilibrium":
+        """The solution in the game with each step cut into `substeps`."""
+
+    @property
+    @abstractmethod
     def residual(self) -> Float[Array, ""]:
         """The clearing error max |E[α*] − Q| (units / time): agents' response to this price, computed afresh."""
 
@@ -126,6 +138,32 @@ class PathEquilibrium(eqx.Module):
     @abstractmethod
     def strategy(self) -> Feedback | Paths:
         """What the agents do."""
+
+
+def _walls(limits, dtype):
+    """The limits as arrays; one that is known to be infinite is none."""
+
+    def none(wall):
+        return wall is None or (not is_traced(wall) and np.isinf(wall))
+
+    walls = tuple(None if none(wall) else jnp.asarray(wall, dtype) for wall in limits or ())
+    return None if all(wall is None for wall in walls) else walls
+
+
+def require_quadratic(market, needed_by: str):
+    """Both costs of a market or a game must be `Quadratic`, or none."""
+    for name in ("holding", "terminal"):
+        cost = getattr(market, name)
+        if cost is not None and not isinstance(cost, Quadratic):
+            raise EquilibriumError(f"{name} is a {type(cost).__name__}: {needed_by} needs a Quadratic, or None")
+
+
+def trapezium(step, running: Float[Array, "steps ..."], final) -> Float[Array, "steps ..."]:
+    """What a running and a final cost (or its derivatives) weigh at nodes 1 … N: second order in the step.
+
+    h at inner nodes, and h/2 at the last with the final one added. The half step at node 0 is the same for every path.
+    """
+    return (step * running).at[-1].multiply(0.5).at[-1].add(final)
 
 
 def midpoints(game: Game) -> Float[Array, " steps"]:

@@ -24,10 +24,10 @@ from jaxtyping import Array, Float, Int
 
 from walras.model.costs import curvature, values
 from walras.model.price_formation.dual import Dual, Evaluation
-from walras.model.price_formation.game import Game
+from walras.model.price_formation.game import Game, trapezium
 
 _SMALLEST = 1e-140  # of φ relative to its largest value nearby; smaller ones would give derivatives that are not finite
-_PROHIBITIVE = 1e5  # in units of ε: φ = exp(−1e5) is zero
+PROHIBITIVE = 1e5  # in units of ε: φ = exp(−1e5) is zero
 _TAIL = 8.0  # widths of a step's kernel beyond the agents' drift that a tile has to cover: 1e-15 of them go farther
 
 
@@ -111,12 +111,9 @@ class HopfCole(Dual):
         ones = jnp.ones((game.steps, 1))
         distance = nodes[None] - shift if game.limits else nodes[None] * ones
         position = nodes[None] * ones if game.limits else nodes[None] + shift
-        weight = jnp.full((game.steps, 1), h).at[-1].multiply(0.5)
 
         def weighted(f):
-            """h·V at inner nodes, h/2·V + Ψ at the last: the trapezium's weights make time second order."""
-            running = weight * f(game.holding, position)
-            return running.at[-1].add(f(game.terminal, position[-1]))
+            return trapezium(h, f(game.holding, position), f(game.terminal, position[-1]))
 
         epsilon = game.trading_cost * game.noise**2
         cost = weighted(values)
@@ -129,7 +126,7 @@ class HopfCole(Dual):
             epsilon=epsilon,
             distance=distance,
             # Beyond a barrier φ is zero; a finite cost that says so keeps derivatives finite too.
-            cost=jnp.where(cost == jnp.inf, _PROHIBITIVE * jax.lax.stop_gradient(epsilon), cost),
+            cost=jnp.where(cost == jnp.inf, PROHIBITIVE * jax.lax.stop_gradient(epsilon), cost),
             bend=jax.lax.stop_gradient(weighted(curvature)),
             kernel=kernel if log_domain else jnp.exp(kernel),
             entry=entry,
@@ -141,7 +138,11 @@ class HopfCole(Dual):
 
     def value(self, multipliers, cost):
         """D as a function of multipliers and of the costs on the grid; its derivative in the latter is the population."""
-        return -self.epsilon * jnp.sum(self.weights * self._backward(multipliers, cost)[0])
+        return self._value_and_logs(multipliers, cost)[0]
+
+    def _value_and_logs(self, multipliers, cost):
+        arriving, logs = self._backward(multipliers, cost)
+        return -self.epsilon * jnp.sum(self.weights * arriving), logs
 
     def mean(self, multipliers, state):
         return jax.grad(self.value)(multipliers, self.cost)
@@ -165,8 +166,8 @@ class HopfCole(Dual):
 
     def flow(self, multipliers) -> Flow:
         """The solution at the multipliers that were found."""
-        mass = jax.grad(self.value, argnums=1)(multipliers, self.cost)
-        return Flow(*self._backward(multipliers, self.cost)[1], mass)
+        mass, logs = jax.grad(self._value_and_logs, argnums=1, has_aux=True)(multipliers, self.cost)
+        return Flow(*logs, mass)
 
     def _backward(self, multipliers, cost):
         """log Kφ₁ at the first positions (agents,); log φ (steps, points) and log Kφ_{k+1} (steps − 1, points)."""

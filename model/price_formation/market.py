@@ -10,18 +10,19 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from walras.model.costs import Quadratic
+from walras.model.costs import DoubleWell, Quadratic
 from walras.model.equilibrium import EquilibriumError, Status, checked, is_traced
 from walras.model.price_formation.agents import Agents
 from walras.model.price_formation.diffusion import Diffusion
 from walras.model.price_formation.foreseen import ClosedForm
-from walras.model.price_formation.game import Game, PathEquilibrium
+from walras.model.price_formation.game import Game, PathEquilibrium, require_quadratic
 from walras.model.price_formation.random_supply import AffineEquilibrium, solve_random
 from walras.model.price_formation.vanishing_noise import VanishingNoise
 from walras.model.supply import RandomSupply
 
 _QUADRATURE_POINTS = 8  # Gauss–Legendre points for the mean of a supply function over one step
 _FIRST_STEPS, _MOST_STEPS = 32, 1024  # of a supply function whose steps are chosen
+_JUMP = 0.05  # from one chosen step to the next, of the largest price
 
 
 class Solver(Protocol):
@@ -101,22 +102,21 @@ class PriceFormation(eqx.Module):
         transformation, when the market has no equilibrium or it was not found; then `status` tells.
         """
         if isinstance(supply, RandomSupply):
-            return self._solve_random(supply, horizon, initial, steps, throw)
-        if not callable(supply):
-            return checked(self._solve_path(_supply_path(supply, steps), horizon, initial, solver), throw)
-        if steps is not None:
-            return self.solve(_step_means(supply, horizon, _require_steps(steps)), **_options(horizon, initial, solver, throw))
-        return checked(self._with_chosen_steps(supply, horizon, initial, solver), throw)
+            found = self._solve_random(supply, horizon, initial, steps)
+        elif callable(supply) and steps is None:
+            found = self._with_chosen_steps(supply, horizon, initial, solver)
+        elif callable(supply):
+            found = self._solve_path(_step_means(supply, horizon, _require_steps(steps)), horizon, initial, solver)
+        else:
+            found = self._solve_path(_supply_path(supply, steps), horizon, initial, solver)
+        return checked(found, throw)
 
-    def _solve_random(self, supply, horizon, initial, steps, throw):
-        for name in ("holding", "terminal"):
-            cost = getattr(self, name)
-            if cost is not None and not isinstance(cost, Quadratic):
-                raise EquilibriumError(f"{name} is a {type(cost).__name__}: a RandomSupply needs a Quadratic, or None")
+    def _solve_random(self, supply, horizon, initial, steps):
+        require_quadratic(self, "a RandomSupply")
         if self.limits is not None:
             raise EquilibriumError(f"limits are {self.limits}: with a RandomSupply there can be none")
         positions, weights = _population(initial, None)
-        return checked(solve_random(self, supply, horizon, jnp.sum(weights * positions), _require_steps(steps)), throw)
+        return solve_random(self, supply, horizon, jnp.sum(weights * positions), _require_steps(steps))
 
     def _solve_path(self, supply, horizon, initial, solver):
         assets = supply.shape[1] if supply.ndim == 2 else None
@@ -128,7 +128,7 @@ class PriceFormation(eqx.Module):
         for name in ("holding", "terminal"):
             _require_cost(getattr(self, name), name, assets)
         game = Game.of(self, supply, _positive(horizon, "horizon"), *_population(initial, assets))
-        return (self._fitting_solver(assets) if solver is None else solver).solve(game)
+        return (self._fitting_solver(game) if solver is None else solver).solve(game)
 
     def _with_chosen_steps(self, supply, horizon, initial, solver):
         if is_traced((self, horizon, initial)):
@@ -143,18 +143,14 @@ class PriceFormation(eqx.Module):
                 return found
             steps *= 2
 
-    def _fitting_solver(self, assets) -> Solver:
-        costs = [cost for cost in (self.holding, self.terminal) if cost is not None]
-        if self.limits is None and all(isinstance(cost, Quadratic) for cost in costs):
+    def _fitting_solver(self, game) -> Solver:
+        if game.limits is None and all(isinstance(cost, Quadratic) for cost in (game.holding, game.terminal)):
             return ClosedForm()
         if isinstance(self.noise, Tracer) or float(self.noise) != 0.0:
             return Diffusion()
-        if assets is not None:
+        if game.supply.ndim > 1:
             return Agents()
-        return VanishingNoise() if self.limits is not None else _Convexity()
-
-
-_JUMP = 0.05  # from one chosen step to the next, of the largest price
+        return _Convexity() if game.limits is None else VanishingNoise()
 
 
 class _Convexity(eqx.Module):
@@ -162,14 +158,10 @@ class _Convexity(eqx.Module):
 
     def solve(self, game):
         if is_traced(game):
-            known = [type(cost).__name__ for cost in (game.holding, game.terminal)]
-            return (VanishingNoise() if "DoubleWell" in known else Agents()).solve(game)
+            wells = any(isinstance(cost, DoubleWell) for cost in (game.holding, game.terminal))
+            return (VanishingNoise() if wells else Agents()).solve(game)
         found = Agents().solve(game)
         return VanishingNoise().solve(game) if bool(found.status == Status.costs_not_convex) else found
-
-
-def _options(horizon, initial, solver, throw):
-    return {"horizon": horizon, "initial": initial, "solver": solver, "throw": throw}
 
 
 def _positive(value, name):

@@ -15,19 +15,19 @@ from walras.model.equilibrium import EquilibriumError
 from walras.model.price_formation.game import PathEquilibrium
 from walras.model.price_formation.population import density, expected_costs, sample_paths
 
-_INK, _SOFT, _RULE = "#22303c", "#6b7785", "#d5dbe1"
-_COLOURS = ("#1f6f8b", "#d08c2c", "#6a8d4e", "#8a5a83", "#4f5d75", "#b0563f")
-_STYLE: dict[Any, Any] = {
+INK, SOFT, RULE = "#22303c", "#6b7785", "#d5dbe1"
+COLOURS = ("#1f6f8b", "#d08c2c", "#6a8d4e", "#8a5a83", "#4f5d75", "#b0563f")
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "font.size": 9.0,
-    "text.color": _INK,
-    "axes.labelcolor": _SOFT,
-    "axes.edgecolor": _RULE,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": RULE,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
     "legend.fontsize": 8.5,
     "legend.frameon": False,
     "lines.linewidth": 1.2,
@@ -44,7 +44,7 @@ def _styled[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         import matplotlib as mpl
 
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(STYLE):
             return function(*args, **kwargs)
 
     return wrapped
@@ -56,7 +56,7 @@ def plot_price(equilibrium: PathEquilibrium, ax=None, *, time: str = "", unit: s
     ax = _axes(ax)
     edges = _nodes(equilibrium)
     price, costate = (np.asarray(path).reshape(edges.size - 1, -1) for path in (equilibrium.price, equilibrium.costate))
-    for asset, colour in zip(range(price.shape[1]), itertools.cycle(_COLOURS)):
+    for asset, colour in zip(range(price.shape[1]), itertools.cycle(COLOURS)):
         name = "price" if price.shape[1] == 1 else f"asset {asset + 1}"
         ax.stairs(price[:, asset], edges, baseline=None, color=colour, linewidth=1.3, label=name)
         dashed = {"linestyle": (0, (4, 2)), "linewidth": 0.9, "label": "at zero supply" if asset == 0 else None}
@@ -75,8 +75,8 @@ def plot_paths(
     paths = np.asarray(sample_paths(equilibrium, key, agents))
     mean = np.asarray(equilibrium.mean_position)
     paths, mean = (path[..., asset] if mean.ndim > 1 else path for path in (paths, mean))
-    ax.plot(nodes, paths, color=_COLOURS[0], linewidth=0.7, alpha=0.55)
-    ax.plot(nodes, mean, color=_INK, linewidth=1.8, label="mean of all agents")
+    ax.plot(nodes, paths, color=COLOURS[0], linewidth=0.7, alpha=0.55)
+    ax.plot(nodes, mean, color=INK, linewidth=1.8, label="mean of all agents")
     _draw_limits(ax, equilibrium)
     _legend(ax)
     return _labelled(ax, nodes, time, _with_unit("position", unit))
@@ -110,7 +110,7 @@ def plot_density(equilibrium: PathEquilibrium, ax=None, *, time: str = "", unit:
         vmax=np.quantile(image, _BRIGHTEST),
         rasterized=True,
     )
-    ax.plot(nodes, equilibrium.mean_position, color=_COLOURS[1], linewidth=1.6, label="mean of all agents")
+    ax.plot(nodes, equilibrium.mean_position, color=COLOURS[1], linewidth=1.6, label="mean of all agents")
     _draw_limits(ax, equilibrium)
     _legend(ax)
     bar = ax.figure.colorbar(mesh, ax=ax, extend="max", pad=0.02)
@@ -125,7 +125,7 @@ def plot_costs(equilibrium: PathEquilibrium, ax=None, *, time: str = "", money: 
     ax = _axes(ax)
     costs = expected_costs(equilibrium)
     edges = _nodes(equilibrium)
-    for colour, name in zip(_COLOURS, ("trading", "holding", "payments"), strict=False):
+    for colour, name in zip(COLOURS, ("trading", "holding", "payments"), strict=False):
         each = np.asarray(getattr(costs, name))
         if not each.any():
             continue
@@ -134,7 +134,7 @@ def plot_costs(equilibrium: PathEquilibrium, ax=None, *, time: str = "", money: 
         )
     if float(costs.terminal):
         ax.plot([], [], " ", label=f"terminal, {float(costs.terminal):.3g}")
-    ax.axhline(0.0, color=_SOFT, linewidth=0.6)
+    ax.axhline(0.0, color=SOFT, linewidth=0.6)
     _legend(ax)
     return _labelled(ax, edges, time, _with_unit("mean cost per time", f"{money}/{time}" if money and time else money))
 

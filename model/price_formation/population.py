@@ -200,7 +200,7 @@ class _Chain(_Law):
 
         uniforms = jax.random.uniform(key, (game.steps, agents), first.dtype)
         _, later = jax.lax.scan(move, first, (uniforms, self._means(game), log_value))
-        return jnp.concatenate([first[None], later])[:: equilibrium.discretisation.substeps]
+        return jnp.concatenate([first[None], later])[:: equilibrium.substeps]
 
     def _means(self, game):
         """X̄ at both ends of each step (steps, 2)."""
@@ -230,8 +230,7 @@ class _Chain(_Law):
         equilibrium, game = self.equilibrium, self.equilibrium.game
         dual = equilibrium.dual()
         flow = dual.flow(equilibrium.multipliers)
-        substeps = equilibrium.discretisation.substeps
-        ends = slice(substeps - 1, None, substeps)
+        ends = slice(equilibrium.substeps - 1, None, equilibrium.substeps)
         positions = dual.distance[ends] + game.mean_position[1:, None]
         return Density(_ends(game), positions, flow.mass[ends] / equilibrium.grid.spacing)
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model.costs import Quadratic, convex
-from walras.model.equilibrium import Status, status_of
+from walras.model.equilibrium import Status, all_finite, first_failure
 from walras.model.supply import RandomSupply
 
 
@@ -135,5 +135,8 @@ def solve_random(market, supply: RandomSupply, horizon, mean_initial, steps) -> 
         holding=holding,
         terminal=terminal,
         horizon=jnp.asarray(horizon, times.dtype),
-        status=status_of(level, supply_response, position_response, convex=convex(market.trading_cost, holding, terminal)),
+        status=first_failure(
+            (~convex(market.trading_cost, holding, terminal), Status.not_convex),
+            (~all_finite((level, supply_response, position_response)), Status.not_finite),
+        ),
     )

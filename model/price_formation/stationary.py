@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model.costs import Quadratic
-from walras.model.equilibrium import EquilibriumError, Status, checked, status_of
+from walras.model.equilibrium import EquilibriumError, Status, all_finite, checked, first_failure
 from walras.model.supply import RandomSupply
 
 
@@ -154,5 +154,9 @@ def _solve(market: StationaryMarket, supply: RandomSupply) -> StationaryEquilibr
         costate=(b0, b_q, b_x),
         market=market,
         supply=supply,
-        status=status_of(level, supply_response, position_response, convex=convex, stationary=settles),
+        status=first_failure(
+            (~convex, Status.not_convex),
+            (~settles, Status.not_stationary),
+            (~all_finite((level, supply_response, position_response)), Status.not_finite),
+        ),
     )

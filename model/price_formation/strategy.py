@@ -5,14 +5,15 @@ from jaxtyping import Array, Float
 
 
 class Feedback(eqx.Module):
-    """Agents at `position` at a node of time trade at the supply rate of the step plus `rate`.
+    """Agents at `position` at a `time` trade at the supply rate of the step plus `rate`.
 
-    `position` (nodes, points), increasing along each row, in units; `rate` (nodes, points), units / time. The rule is
-    interpolated between them, in position and, being continuous, in time.
+    `time` (times,), increasing from 0 to the horizon; `position` (times, points), increasing along each row, in units; `rate`
+    (times, points), units / time. The rule is interpolated between them, in position and, being continuous, in time.
     """
 
-    position: Float[Array, "nodes points"]
-    rate: Float[Array, "nodes points"]
+    time: Float[Array, " times"]
+    position: Float[Array, "times points"]
+    rate: Float[Array, "times points"]
 
 
 class Paths(eqx.Module):

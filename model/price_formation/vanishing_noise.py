@@ -12,7 +12,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.model.equilibrium import EquilibriumError, Status, is_traced
+from walras.model.equilibrium import EquilibriumError, Status, first_failure, is_traced
 from walras.model.price_formation.diffusion import Diffusion
 from walras.model.price_formation.diffusion_equilibrium import DiffusionEquilibrium
 from walras.model.price_formation.domain import frozen_multipliers, length_scale, reach
@@ -75,6 +75,14 @@ class NoiseLimit(PathEquilibrium):
         """What extrapolating leaves open, and the error of the level with the least noise (money / unit)."""
         return jnp.max(jnp.abs(self.spread)) + self.levels[-1].error
 
+    @property
+    def substeps(self):
+        """Those that all levels have."""
+        return math.gcd(*(level.substeps for level in self.levels))
+
+    def _on_substeps(self, substeps):
+        return _limit(self.game.refined(substeps), tuple(level.refined(substeps) for level in self.levels))
+
     def strategy(self) -> Feedback:
         """That of the level with the least noise."""
         return self.levels[-1].strategy()
@@ -94,12 +102,10 @@ def _limit(game, levels):
     variances = jnp.stack([level.game.noise**2 for level in levels])
     prices = jnp.stack([level.price for level in levels])
     price, coarser = _at_zero(variances, prices), _at_zero(variances[1:], prices[1:])
-    status = Status.solved
     spread = price - coarser
     unreliable = jnp.max(jnp.abs(spread)) > _UNRELIABLE * levels[-1].price_scale
-    status = Status.where(unreliable, Status.noise_limit_unreliable, status)
-    for level in levels:
-        status = Status.where(level.status == Status.solved, status, level.status)
+    failed = [(level.status != Status.solved, level.status) for level in reversed(levels)]
+    status = first_failure(*failed, (unreliable, Status.noise_limit_unreliable))
     return NoiseLimit(
         game=game,
         times=midpoints(game),

@@ -245,7 +245,9 @@ def test_trading_costs_are_those_of_the_feedback_rule(chain):
     Its trapezium in time is coarse, and right to a few hundredths.
     """
     rule, law, game = chain.strategy(), density(chain), chain.game
-    rate = np.stack([np.interp(p, q, r) for p, q, r in zip(law.positions, rule.position[1:], rule.rate[1:], strict=True)])
+    ends = np.searchsorted(rule.time, law.times - 1e-9)
+    rows = zip(law.positions, rule.position[ends], rule.rate[ends], strict=True)
+    rate = np.stack([np.interp(p, q, r) for p, q, r in rows])
     spacing = law.positions[:, 1] - law.positions[:, 0]
     squares = np.sum(rate**2 * law.density, axis=1) * spacing
     start = np.interp(game.initial, rule.position[0], rule.rate[0])

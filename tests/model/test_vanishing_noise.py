@@ -114,12 +114,11 @@ def test_case_4a():
     """Running costs with two wells: the default noises against smaller ones, and certified."""
     market = PriceFormation(1.0, WELL, None)
     limit = market.solve(sine_supply(32), initial=POPULATION)
-    options = limit.levels[-1].discretisation.substeps
+    options = limit.levels[-1].substeps
     finer = market.solve(
         sine_supply(32), initial=POPULATION, solver=VanishingNoise((0.07, 0.05, 0.035), Diffusion(substeps=options))
     )
     difference = np.max(np.abs(limit.price - finer.price))
-    print(difference, float(limit.error), float(finer.error))
     assert difference < REACH
     assert difference < float(limit.error) + float(finer.error)
     assert verify(market, limit).clearing_error < 1e-3  # as for the third case

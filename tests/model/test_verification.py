@@ -66,7 +66,7 @@ def quadratic_game(steps, noise, shift=0.0, effort=1.0):
     path = np.asarray(solved.mean_position)
     position = path[:, None] + np.linspace(-4, 4, 51)
     rate = -effort * gain()(np.linspace(0, 1, steps + 1))[:, None] * (position - path[:, None])
-    strategy = Feedback(position, rate) if effort else None
+    strategy = Feedback(np.linspace(0, 1, steps + 1), position, rate) if effort else None
     return market, equilibrium_of(np.asarray(solved.price) + shift, solved.supply, START, strategy)
 
 
@@ -274,7 +274,7 @@ def walls_without_costs(steps):
     for t in np.linspace(0, 1, steps + 1):
         chance, slope = survival(min(t, 1 - 1e-4), x)
         rates.append(NOISE**2 * slope / chance)
-    strategy = Feedback(np.tile(x, (steps + 1, 1)), np.array(rates))
+    strategy = Feedback(np.linspace(0, 1, steps + 1), np.tile(x, (steps + 1, 1)), np.array(rates))
     return market_of(NOISE, limits=(0.0, 1.0)), equilibrium_of(np.zeros(steps), np.zeros(steps), [STAY], strategy)
 
 

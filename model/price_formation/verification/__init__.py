@@ -19,8 +19,9 @@ import jax
 import numpy as np
 
 from walras.model.equilibrium import EquilibriumError
+from walras.model.price_formation.game import PathEquilibrium
 from walras.model.price_formation.strategy import Feedback, Paths
-from walras.model.price_formation.verification.game import Rule, posed, require_shape
+from walras.model.price_formation.verification.game import Rule, posed, require_shape, require_times
 from walras.model.price_formation.verification.noisy import verify_noisy
 from walras.model.price_formation.verification.quiet import verify_quiet
 from walras.model.price_formation.verification.result import Verification
@@ -31,9 +32,10 @@ __all__ = ["Verification", "verify"]
 def verify(market: Any, equilibrium: Any, *, indifference: float = 1e-4, tolerance: float = 2e-5) -> Verification:
     """Recompute all agents' global best responses to the price of an equilibrium along a foreseen supply path.
 
-    `equilibrium` has `horizon`, `supply`, `price` (the means over equal steps), `initial`, `weights` and `strategy()`. Supply
-    is constant within steps and p̄ = ϖ + cQ is smooth: the spline with the given step means. Without noise the game is that
-    of `steps` straight moves, V weighted by the trapezoidal rule.
+    `equilibrium`: of `PriceFormation.solve`, judged on the `substeps` of its solve; or anything with `horizon`, `supply`,
+    `price` (the means over equal steps), `initial`, `weights` and `strategy()`. Supply is constant within steps and p̄ = ϖ + cQ
+    is smooth: the spline with the given step means. Without noise the game is that of as many straight moves as there are
+    (sub)steps, V weighted by the trapezoidal rule.
 
     `indifference`: without noise, agents accept responses whose cost is within this part of c L²/T of their best, L being
     the range of y = x − X̄(t) among the best responses. `tolerance`: with noise, resolutions are added until `accuracy` is
@@ -42,12 +44,15 @@ def verify(market: Any, equilibrium: Any, *, indifference: float = 1e-4, toleran
     Raises `EquilibriumError` for several assets, for arrays that do not fit or are not finite, and if the best responses
     leave every bounded set.
     """
+    if isinstance(equilibrium, PathEquilibrium):
+        equilibrium = equilibrium.refined(equilibrium.substeps)
     with jax.enable_x64(True):  # costs only: the rest is NumPy
         game = posed(market, equilibrium)
         strategy = equilibrium.strategy()
         if isinstance(strategy, Feedback):
-            strategy = Rule(np.asarray(strategy.position, float), np.asarray(strategy.rate, float))
-            require_shape("strategy().position", strategy.position, (game.steps + 1, None))
+            strategy = Rule(*(np.asarray(part, float) for part in (strategy.time, strategy.position, strategy.rate)))
+            require_times("strategy().time", strategy.time, game.horizon)
+            require_shape("strategy().position", strategy.position, (strategy.time.size, None))
             require_shape("strategy().rate", strategy.rate, strategy.position.shape)
         elif isinstance(strategy, Paths):
             strategy = np.asarray(strategy.positions, float)

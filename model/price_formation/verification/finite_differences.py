@@ -8,6 +8,8 @@ from scipy.interpolate import CubicSpline
 from walras.model.price_formation.verification.game import Game, Rule
 from walras.model.price_formation.verification.grid import UNRESOLVED, Clock, Grid, TooCoarse, apply, solve, transposed
 
+_ON_A_WALL = 1e-9  # of the distance between the grid's ends: a rule's positions may be off a wall by rounding
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -45,17 +47,21 @@ class FiniteDifferences:
     def follow(self, rule: Rule) -> Outcome:
         """The population follows the rule."""
         game, grid = self.game, self.grid
-        rows = np.empty((game.steps + 1, grid.x.size))
-        for k, (position, rate) in enumerate(zip(rule.position, rule.rate, strict=True)):
-            seen = position if game.bounded else position - game.path[k]
-            # What is left after the pull of the walls is smooth, and is what is interpolated.
-            inside = ((seen > grid.low) | (not grid.walls[0])) & ((seen < grid.high) | (not grid.walls[1]))
+        rows = np.empty((rule.time.size, grid.x.size))
+        paths = np.interp(rule.time, game.step * np.arange(game.steps + 1), game.path)
+        for row, path, position, rate in zip(rows, paths, rule.position, rule.rate, strict=True):
+            seen = position if game.bounded else position - path
+            # What is left after the pull of the walls is smooth, and is what is interpolated; on a wall there is no telling.
+            near = _ON_A_WALL * (grid.high - grid.low)
+            inside = ((seen > grid.low + near) | (not grid.walls[0])) & ((seen < grid.high - near) | (not grid.walls[1]))
             regular = rate[inside] - game.noise**2 * grid.ground_slope(seen[inside])
-            rows[k] = np.interp(grid.x, seen[inside], regular)
+            row[:] = np.interp(grid.x, seen[inside], regular)
 
         def drift(level, k):
-            late = self.clock.times[level] / game.step - k
-            return grid.inward(self.base[k] + (1 - late) * rows[k] + late * rows[k + 1])
+            after = int(np.clip(np.searchsorted(rule.time, self.clock.times[level]), 1, rule.time.size - 1))
+            begin, end = rule.time[after - 1 : after + 1]
+            late = (self.clock.times[level] - begin) / (end - begin)
+            return grid.inward(self.base[k] + (1 - late) * rows[after - 1] + late * rows[after])
 
         def ends(n):
             k = self.clock.step[n]

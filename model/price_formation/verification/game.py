@@ -35,8 +35,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rule:
-    """A feedback rule: rates in excess of supply (nodes, points) at increasing positions (nodes, points)."""
+    """A feedback rule: at times (times,), rates in excess of supply (times, points) at increasing positions (times, points)."""
 
+    time: np.ndarray
     position: np.ndarray
     rate: np.ndarray
 
@@ -87,6 +88,12 @@ def require_shape(name, array, shape):
         raise EquilibriumError(f"{name} has shape {array.shape}: verify needs ({wanted})")
     if not np.all(np.isfinite(array)):
         raise EquilibriumError(f"{name} is not finite: verify needs an equilibrium that was solved")
+
+
+def require_times(name, times, horizon):
+    require_shape(name, times, (None,))
+    if times.size < 2 or np.any(np.diff(times) <= 0) or times[0] != 0 or abs(times[-1] - horizon) > 1e-9 * horizon:
+        raise EquilibriumError(f"{name} is {times}: verify needs times that increase from 0 to the horizon {horizon:.6g}")
 
 
 def posed(market, equilibrium) -> Game:

@@ -113,20 +113,23 @@ def _integrate(game: Game, rule: Rule):
     y[0] = game.start - game.path[0]
     pieces = max(4, -(-256 // game.steps))
     dt = game.step / pieces
+    paths = np.interp(rule.time, game.step * np.arange(game.steps + 1), game.path)
+
+    def rate(time, y):
+        after = int(np.clip(np.searchsorted(rule.time, time), 1, rule.time.size - 1))
+        begin, end = rule.time[after - 1 : after + 1]
+        late = (time - begin) / (end - begin)
+        earlier, later = (np.interp(y, rule.position[j] - paths[j], rule.rate[j]) for j in (after - 1, after))
+        return (1 - late) * earlier + late * later
 
     for k in range(game.steps):
-        before, after = (rule.position[j] - game.path[j] for j in (k, k + 1))
-
-        def rate(late, y, k=k, before=before, after=after):
-            return (1 - late) * np.interp(y, before, rule.rate[k]) + late * np.interp(y, after, rule.rate[k + 1])
-
         now = y[k]
         for piece in range(pieces):
-            start, half, end = (piece + part for part in (0.0, 0.5, 1.0))
-            first = rate(start / pieces, now)
-            second = rate(half / pieces, now + 0.5 * dt * first)
-            third = rate(half / pieces, now + 0.5 * dt * second)
-            fourth = rate(end / pieces, now + dt * third)
+            start, half, end = (k * game.step + dt * (piece + part) for part in (0.0, 0.5, 1.0))
+            first = rate(start, now)
+            second = rate(half, now + 0.5 * dt * first)
+            third = rate(half, now + 0.5 * dt * second)
+            fourth = rate(end, now + dt * third)
             now = now + dt / 6 * (first + 2 * second + 2 * third + fourth)
         y[k + 1] = np.clip(now, game.limits[0] - game.path[k + 1], game.limits[1] - game.path[k + 1])
     return y

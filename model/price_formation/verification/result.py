@@ -10,11 +10,13 @@ from jaxtyping import Float
 class Verification:
     """What agents would best do at an equilibrium's price, recomputed globally and independently of the solver.
 
-    `clearing_error` max |E[α*_k] − Q_k| (units / time) of the best responses' mean rates over each step. Without noise,
-    agents who are indifferent between responses share themselves among these so that it is smallest;
-    `pure_clearing_error` is without sharing. `exploitability` ≥ 0 up to the numerics: mean cost of the equilibrium's own
-    strategy minus `cost`, the mean cost of best responses (money). `accuracy`: estimated error of `rate` (units / time):
-    with noise from two resolutions; without noise that of each path as the optimum of the game in `steps` steps.
+    Steps are those of the solve, into which it may have cut each step of the supply.
+
+    `clearing_error` max |E[α*_k] − Q_k| (units / time) of the best responses' mean rates over each step. Without noise, agents
+    who are indifferent between responses share themselves among these so that it is smallest; `pure_clearing_error` is without
+    sharing. `exploitability` ≥ 0 up to the numerics: mean cost of the equilibrium's own strategy minus `cost`, the mean cost of
+    best responses (money). `accuracy`: estimated error of `rate` (units / time): with noise from two resolutions; without noise
+    that of each path as the optimum of the game in `steps` steps.
 
     `rate` (steps,) the best responses' mean rates and `strategy_rate` (steps,) those of the equilibrium's own strategy,
     `supply` (steps,), all units / time; `mean_position` (steps + 1,) of the best responses, units.

@@ -1,0 +1,75 @@
+"""Equilibria found as the maximum of the dual: their price, its error and its course within steps, from the multipliers."""
+
+from abc import abstractmethod
+from dataclasses import replace
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from walras.model.price_formation.dual import Dual, clearing_error, costate_of, refined_change
+from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
+
+
+class DualEquilibrium(PathEquilibrium):
+    """The equilibrium of a game whose steps were cut into `substeps`: `multipliers` (steps · substeps, …) maximise its dual."""
+
+    multipliers: Float[Array, "fine_steps ..."]
+
+    @property
+    def substeps(self) -> int:
+        return self.multipliers.shape[0] // self.game.steps
+
+    @property
+    def fine(self) -> Game:
+        """The game on the time steps of the solve."""
+        return self.game.refined(self.substeps)
+
+    @abstractmethod
+    def dual(self) -> Dual:
+        """The dual that was maximised."""
+
+    @abstractmethod
+    def finer_dual(self) -> Dual:
+        """That with half the steps, and on a finer grid if there is one."""
+
+    @property
+    def residual(self):
+        return _residual(self)
+
+    @property
+    def error(self):
+        return _error(self)
+
+    def _on_substeps(self, substeps):
+        game = self.game.refined(substeps)
+        return replace(
+            self,
+            game=game,
+            times=midpoints(game),
+            price=price_of(game, self.multipliers),
+            mean_position=game.mean_position,
+        )
+
+
+def price_of(game: Game, multipliers: Float[Array, "fine_steps ..."]) -> Float[Array, "steps ..."]:
+    """ϖ = p̄ − cQ, the mean over each step."""
+    return _step_means(costate_of(multipliers), game.steps) - game.traded(game.supply)
+
+
+def _step_means(path, steps):
+    return jnp.mean(path.reshape(steps, -1, *path.shape[1:]), axis=1)
+
+
+@eqx.filter_jit
+def _residual(equilibrium):
+    dual = equilibrium.dual()
+    return clearing_error(dual, dual.mean(equilibrium.multipliers, dual.first_state()))
+
+
+@eqx.filter_jit
+def _error(equilibrium):
+    """One quasi-Newton step on the finer dual says how far the price is off."""
+    change = refined_change(equilibrium.finer_dual(), costate_of(equilibrium.multipliers))
+    # Second order: half the steps leave a quarter of the error.
+    return 4.0 / 3.0 * jnp.max(jnp.abs(_step_means(change, equilibrium.game.steps)))
