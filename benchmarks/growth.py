@@ -23,7 +23,7 @@ def quartic(position):
 
 def _markets():
     yield "closed form", PriceFormation(jnp.asarray(1.0), holding=BOWL), ClosedForm()
-    yield "agents", PriceFormation(jnp.asarray(1.0), holding=quartic), Agents(tolerance=1e-6)
+    yield "agents", PriceFormation(jnp.asarray(1.0), holding=quartic), Agents(substeps=1, tolerance=1e-6)
 
 
 def _seconds(market, supply, initial, solver) -> float:
@@ -73,7 +73,7 @@ def gradients():
     lines = jax.tree.map(jnp.asarray, PriceFormation(1.0, Quadratic(10.0, 0.1), Quadratic(2.0, 0.3)))
     for name, market, steps, solver in (
         ("closed form, 1000 steps", lines, 1000, ClosedForm()),
-        ("agents, quadratic costs, 100 steps", lines, 100, Agents()),
+        ("agents, quadratic costs, 100 steps", lines, 100, Agents(substeps=1)),
         ("diffusion, case 4a", wells, SETTINGS["4a"].steps, SETTINGS["4a"].solver),
     ):
 

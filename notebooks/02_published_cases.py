@@ -383,7 +383,7 @@ plt.show()
 
 # %%
 def price_for(penalty):
-    return shortage_market(penalty).solve(wave, steps=50, initial=traders, solver=Agents()).price
+    return shortage_market(penalty).solve(wave, steps=50, initial=traders, solver=Agents(substeps=4)).price
 
 
 slope = jax.jit(jax.jacfwd(price_for))(2.0)

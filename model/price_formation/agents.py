@@ -16,10 +16,10 @@ from jaxtyping import Array, Float
 
 from walras.model import block_tridiagonal
 from walras.model.costs import convex, times
-from walras.model.equilibrium import Status, all_finite, first_failure
+from walras.model.equilibrium import Status, all_finite, first_failure, is_traced
 from walras.model.price_formation.domain import frozen_multipliers, length_scale
 from walras.model.price_formation.dual import Dual, Evaluation, maximise
-from walras.model.price_formation.dual_equilibrium import DualEquilibrium, price_of
+from walras.model.price_formation.dual_equilibrium import DualEquilibrium, on_chosen_substeps, price_of
 from walras.model.price_formation.game import Game, midpoints, trapezium
 from walras.model.price_formation.strategy import Paths
 
@@ -29,22 +29,41 @@ _DIGITS = 1e-6
 _CONVEXITY_POINTS = 257
 _CONVEXITY_AGENTS = 64  # of several assets, whose costs are checked along their own paths
 _ROUNDING = 1e-9
+_SAMPLE = 256  # agents, from which substeps are chosen
+_MOST_POSITIONS = 100_000_000  # agents × steps that are chosen: ten gigabytes
 
 
 class Agents(eqx.Module):
     """Solves markets without noise whose costs are convex: `initial` positions are a quadrature of the population.
 
-    `substeps`: into which each step of the supply is cut. `tolerance`: of the clearing error, relative to the rates of the
-    game. Time and memory grow in proportion to agents and steps.
+    `substeps`: into which each step of the supply is cut; `None` chooses them, from a sample of the agents, for a price error
+    of about `accuracy` times the price's own scale, and under a JAX transformation, where values are not known, takes one.
+    `tolerance`: of the clearing error, relative to the rates of the game. Time and memory grow in proportion to agents and
+    steps.
     """
 
-    substeps: int = eqx.field(default=1, static=True)
+    substeps: int | None = eqx.field(default=None, static=True)
     tolerance: float = eqx.field(default=1e-9, static=True)
+    accuracy: float = eqx.field(default=1e-4, static=True)
 
     def solve(self, game: Game) -> "TrajectoryEquilibrium":
         """The equilibrium; `PriceFormation.solve` calls this."""
         game = eqx.tree_at(lambda g: (g.holding, g.terminal), game, (_closed(game.holding, game), _closed(game.terminal, game)))
-        return _solve(self, game)
+        if self.substeps is not None or is_traced(game):
+            return _solve(game, self.substeps or 1, self.tolerance)
+        few = _sample(game)
+        most = max(_MOST_POSITIONS // (game.initial.size * game.steps), 1)
+        found = on_chosen_substeps(lambda substeps, _: _solve(few, substeps, self.tolerance), self.accuracy, most)
+        return found if few is game else _solve(game, found.substeps, self.tolerance)
+
+
+def _sample(game):
+    """The game of few of its agents, whose price has about the same error."""
+    every = max(game.weights.size // _SAMPLE, 1)
+    if every == 1:
+        return game
+    weights = game.weights[::every]
+    return eqx.tree_at(lambda g: (g.initial, g.weights), game, (game.initial[::every], weights / jnp.sum(weights)))
 
 
 class TrajectoryEquilibrium(DualEquilibrium):
@@ -236,11 +255,11 @@ def _respond_jvp(primals, tangents):
 
 
 @eqx.filter_jit
-def _solve(solver: Agents, game: Game) -> TrajectoryEquilibrium:
-    fine = game.refined(solver.substeps)
+def _solve(game: Game, substeps: int, tolerance: float) -> TrajectoryEquilibrium:
+    fine = game.refined(substeps)
     dual = Trajectories.of(fine)
     scale = length_scale(fine) / fine.horizon
-    found = maximise(dual, _guess(fine), scale, solver.tolerance)
+    found = maximise(dual, _guess(fine), scale, tolerance)
     price = price_of(game, found.multipliers)
     distance = _respond(dual, found.multipliers, found.state)
     positions = jnp.concatenate([game.initial[None], distance + fine.mean_position[1:, None]])
@@ -249,7 +268,7 @@ def _solve(solver: Agents, game: Game) -> TrajectoryEquilibrium:
         times=midpoints(game),
         price=price,
         mean_position=game.mean_position,
-        status=_status(solver, fine, dual, found, price, scale, distance),
+        status=_status(tolerance, fine, dual, found, price, scale, distance),
         iterations=found.iterations,
         multipliers=found.multipliers,
         fine_positions=positions,
@@ -262,14 +281,14 @@ def _guess(game):
     return jnp.zeros_like(game.supply)
 
 
-def _status(solver, game, dual, found, price, scale, distance):
+def _status(tolerance, game, dual, found, price, scale, distance):
     return first_failure(
         (~all_finite(game), Status.not_finite),
         (~convex(game.trading_cost), Status.not_convex),
         (game.noise != 0, Status.noise_not_seen),
         (~_costs_convex(game, dual, distance), Status.costs_not_convex),
         (~all_finite(price), Status.not_finite),
-        (~(found.residual <= 10 * solver.tolerance * scale), Status.not_converged),
+        (~(found.residual <= 10 * tolerance * scale), Status.not_converged),
     )
 
 

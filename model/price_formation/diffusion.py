@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from walras.model.equilibrium import EquilibriumError, Status, is_traced
 from walras.model.price_formation.diffusion_equilibrium import EDGE, LOST, DiffusionEquilibrium, Discretisation, ends, solve
 from walras.model.price_formation.domain import length_scale
+from walras.model.price_formation.dual_equilibrium import on_chosen_substeps
 from walras.model.price_formation.game import Game
 
 _POINTS = 128  # of a grid that cannot be chosen from values, under a JAX transformation
@@ -26,7 +27,7 @@ _MOST_WORK, _LOGARITHMS = 1_000_000_000, 10  # products of an evaluation, a seco
 # Spacings in widths s of the narrowest kernel: the quadrature's error is e^(−2π²(s/Δ)²), 3e-9 on a chosen grid, and 1e-5 on
 # one for sampling.
 _SPACING, _SAMPLING_SPACING = 1.0, 1.3
-_ROUNDS = 6  # of choosing a grid, and of choosing substeps
+_ROUNDS = 6  # of choosing a grid
 _MOST_STEPS, _MOST_STEPS_WITH_WALLS = 1024, 256  # that are chosen; between walls each step has a kernel of its own
 _ROOM, _NARROW = 0.15, 0.2  # around where agents of sampled markets went; share of markets with narrower kernels
 _NO_GRID_HELPS = (Status.not_convex, Status.no_noise, Status.starts_outside_limits, Status.supply_beyond_limits)
@@ -111,22 +112,14 @@ class Diffusion(eqx.Module):
         return None if self.domain is None else (jnp.asarray(self.domain[0]), jnp.asarray(self.domain[1]))
 
     def _chosen(self, game) -> DiffusionEquilibrium:
-        found = self._with_grid(game, self._first_grid(game, self.substeps or 1, bool(self.log_domain)))
+        def solve(substeps, found):
+            log_domain = bool(self.log_domain) if found is None else found.discretisation.log_domain
+            return self._with_grid(game, self._first_grid(game, substeps, log_domain))
+
+        if self.substeps is not None:
+            return solve(self.substeps, None)
         most = max((_MOST_STEPS if game.limits is None else _MOST_STEPS_WITH_WALLS) // game.steps, 1)
-        for _ in range(_ROUNDS):
-            substeps = found.discretisation.substeps
-            if self.substeps or substeps >= most or not bool(found.status == Status.solved):
-                break
-            excess = float(found.error) / (self.accuracy * float(found.price_scale))
-            if not excess > 1.0:
-                break
-            # Second order in the step: powers of two, so that similar markets share a compilation.
-            substeps = min(most, substeps * 2 ** max(1, math.ceil(0.5 * math.log2(excess))))
-            finer = self._with_grid(game, self._first_grid(game, substeps, found.discretisation.log_domain))
-            if not bool(finer.status == Status.solved):
-                break  # a solution whose `error` is larger than asked for is better than none
-            found = finer
-        return found
+        return on_chosen_substeps(solve, self.accuracy, most)
 
     def _first_grid(self, game, substeps, log_domain) -> Discretisation:
         start = self.start if self.start is not None and self.start.size == game.steps else None

@@ -74,11 +74,6 @@ class DiffusionEquilibrium(DualEquilibrium):
         grid = Grid(coarse.low, coarse.high, coarse.points // coarse.band * band, band)
         return HopfCole.of(self.fine.refined(2), grid, self.discretisation.log_domain)
 
-    @property
-    def price_scale(self):
-        """The size of the price's movements (money / unit), of which `Diffusion.accuracy` is a share."""
-        return jnp.maximum(jnp.ptp(self.price), self.game.trading_cost * length_scale(self.game) / self.horizon)
-
     def strategy(self) -> Feedback:
         return feedback(self)
 

@@ -1,14 +1,20 @@
 """Equilibria found as the maximum of the dual: their price, its error and its course within steps, from the multipliers."""
 
+import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from walras.model.equilibrium import Status
+from walras.model.price_formation.domain import length_scale
 from walras.model.price_formation.dual import Dual, clearing_error, costate_of, refined_change
 from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
+
+_ROUNDS = 6  # of choosing substeps
 
 
 class DualEquilibrium(PathEquilibrium):
@@ -41,6 +47,12 @@ class DualEquilibrium(PathEquilibrium):
     def error(self):
         return _error(self)
 
+    @property
+    def price_scale(self):
+        """The size of the price's movements (money / unit), of which a solver's `accuracy` is a share."""
+        moves = jnp.max(jnp.ptp(self.price, axis=0))
+        return jnp.maximum(moves, jnp.max(jnp.abs(self.game.trading_cost)) * length_scale(self.game) / self.horizon)
+
     def _on_substeps(self, substeps):
         game = self.game.refined(substeps)
         return replace(
@@ -50,6 +62,26 @@ class DualEquilibrium(PathEquilibrium):
             price=price_of(game, self.multipliers),
             mean_position=game.mean_position,
         )
+
+
+def on_chosen_substeps[E: DualEquilibrium](solve: Callable[[int, E | None], E], accuracy: float, most: int) -> E:
+    """An equilibrium whose `error` is within `accuracy` of the price's scale, if `most` substeps reach that.
+
+    `solve(substeps, found)` solves with so many substeps, knowing what was found with fewer.
+    """
+    found = solve(1, None)
+    for _ in range(_ROUNDS):
+        if found.substeps >= most or not bool(found.status == Status.solved):
+            break
+        excess = float(found.error) / (accuracy * float(found.price_scale))
+        if not excess > 1.0:
+            break
+        # Second order in the step; powers of two, so that similar markets share a compilation.
+        finer = solve(min(most, found.substeps * 2 ** max(1, math.ceil(0.5 * math.log2(excess)))), found)
+        if not bool(finer.status == Status.solved):
+            break  # a solution whose `error` is larger than asked for is better than none
+        found = finer
+    return found
 
 
 def price_of(game: Game, multipliers: Float[Array, "fine_steps ..."]) -> Float[Array, "steps ..."]:

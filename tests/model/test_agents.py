@@ -28,7 +28,7 @@ def quartic(x):
 
 def solved(holding, terminal, supply=SUPPLY, first=FIRST, weights=WEIGHTS, **arguments):
     market = PriceFormation(0.8, holding, terminal)
-    return market.solve(supply, initial=(first, weights), horizon=1.3, solver=Agents(), **arguments)
+    return market.solve(supply, initial=(first, weights), horizon=1.3, solver=Agents(substeps=1), **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,24 @@ def test_the_market_clears_at_every_node(bent):
 
 def test_the_certificate_agrees(bent):
     checked = verify(PriceFormation(0.8, quartic, quartic), bent)
-    # The price is a step mean: its costate is a spline to verify, whose kinks differ at second order, (1.3/8)² V″ max|Q|.
-    assert checked.clearing_error < 0.05
-    assert abs(checked.exploitability) < 1e-3  # the square of that
+    assert checked.clearing_error < SOLVED
+    assert abs(checked.exploitability) < SOLVED
+
+
+@pytest.mark.parametrize("agents", [5, 1001])
+def test_substeps_are_chosen_for_the_accuracy(agents):
+    """Against the closed form, which is exact in time; of many agents from a sample of them."""
+    market = PriceFormation(0.8, Quadratic(12.0), Quadratic(1.0))
+    first = np.linspace(-0.7, 0.6, agents)
+    exact = market.solve(SUPPLY, initial=first, horizon=1.3)
+    assert (
+        np.max(np.abs(market.solve(SUPPLY, initial=first, horizon=1.3, solver=Agents(substeps=1)).price - exact.price)) > 0.01
+    )
+    found = market.solve(SUPPLY, initial=first, horizon=1.3, solver=Agents())
+    difference = np.max(np.abs(found.price - exact.price))
+    assert difference < 1e-4 * found.price_scale
+    assert_allclose(found.error, difference, rtol=0.1)  # terms of fourth order
+    assert verify(market, found).clearing_error < SOLVED
 
 
 def test_substeps_approach_the_continuous_game(bent):

@@ -54,7 +54,7 @@ def quadratic_solutions():
     found = {}
     for name, noise, population in (("diffusion", 0.3, POPULATION[::8]), ("agents", 0.0, POPULATION[::8])):
         for steps in STEPS:
-            solver = Diffusion(points=160, domain=(-3.0, 3.0), substeps=1) if name == "diffusion" else Agents()
+            solver = Diffusion(points=160, domain=(-3.0, 3.0), substeps=1) if name == "diffusion" else Agents(substeps=1)
             for case, costs in CASES.items():
                 market = PriceFormation(1.0, *costs, noise=noise)
                 found[name, case, steps] = market.solve(sine_supply(steps), initial=population, solver=solver)

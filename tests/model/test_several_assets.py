@@ -34,7 +34,7 @@ def solve(holding, terminal, steps, solver=None, trading=TRADING, first=FIRST, r
 
 @pytest.fixture(scope="module")
 def quadratic():
-    return {n: solve(Quadratic(HELD, CENTRE), Quadratic(ENDED, -CENTRE), n, Agents()) for n in (4, 8, 16)}
+    return {n: solve(Quadratic(HELD, CENTRE), Quadratic(ENDED, -CENTRE), n, Agents(substeps=1)) for n in (4, 8, 16)}
 
 
 def test_matrix_closed_form_at_second_order(quadratic):
@@ -47,7 +47,7 @@ def test_matrix_closed_form_at_second_order(quadratic):
 
 
 def test_without_holding_cost_exact_in_time():
-    found = solve(None, Quadratic(ENDED, -CENTRE), 8, Agents())
+    found = solve(None, Quadratic(ENDED, -CENTRE), 8, Agents(substeps=1))
     exact = solve(None, Quadratic(ENDED, -CENTRE), 8)
     assert_allclose(found.price, exact.price, atol=1e-9, rtol=0)  # a Newton step is exact
     assert_allclose(found.positions, exact.positions(jnp.asarray(FIRST)), atol=1e-9, rtol=0)
@@ -71,7 +71,7 @@ def coupled_slope(x):
 
 @pytest.fixture(scope="module")
 def nonlinear():
-    return solve(coupled, coupled, 4, Agents())
+    return solve(coupled, coupled, 4, Agents(substeps=1))
 
 
 def test_coupled_costs_solve_the_whole_game_at_once(nonlinear):
@@ -89,14 +89,16 @@ def test_each_asset_clears(nonlinear):
 
 def test_assets_may_come_in_any_order(nonlinear):
     swapped = PriceFormation(TRADING[::-1, ::-1], lambda x: coupled(x[::-1]), lambda x: coupled(x[::-1]))
-    found = swapped.solve(supply(4)[:, ::-1], initial=(FIRST[:, ::-1], WEIGHTS), solver=Agents())
+    found = swapped.solve(supply(4)[:, ::-1], initial=(FIRST[:, ::-1], WEIGHTS), solver=Agents(substeps=1))
     assert_allclose(found.price[:, ::-1], nonlinear.price, atol=SOLVED, rtol=0)
 
 
 def test_assets_that_nothing_couples_are_markets_of_their_own():
-    both = solve(lambda x: jnp.sum(x**4), None, 4, trading=np.diag([1.0, 0.7]))
+    solver = Agents(substeps=1)
+    both = solve(lambda x: jnp.sum(x**4), None, 4, solver, trading=np.diag([1.0, 0.7]))
     for asset, cost in enumerate((1.0, 0.7)):
-        alone = PriceFormation(cost, lambda x: x**4).solve(supply(4)[:, asset], initial=(FIRST[:, asset], WEIGHTS))
+        market = PriceFormation(cost, lambda x: x**4)
+        alone = market.solve(supply(4)[:, asset], initial=(FIRST[:, asset], WEIGHTS), solver=solver)
         assert_allclose(both.price[:, asset], alone.price, atol=SOLVED, rtol=0)
 
 
@@ -105,7 +107,7 @@ def test_a_bundle_costs_the_sum_of_its_assets(nonlinear):
     bundle = np.array([[1.0, 0.5], [-0.2, 1.0]])
     other = PriceFormation(bundle.T @ TRADING @ bundle, lambda z: coupled(bundle @ z), lambda z: coupled(bundle @ z))
     inverse = np.linalg.inv(bundle).T
-    found = other.solve(supply(4) @ inverse, initial=(FIRST @ inverse, WEIGHTS), solver=Agents())
+    found = other.solve(supply(4) @ inverse, initial=(FIRST @ inverse, WEIGHTS), solver=Agents(substeps=1))
     assert_allclose(found.price, nonlinear.price @ bundle, atol=2 * SOLVED, rtol=0)
 
 
