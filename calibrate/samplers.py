@@ -50,8 +50,9 @@ class NUTS:
     """The No-U-Turn sampler of NumPyro, with windowed adaptation.
 
     `warmup` and `draws` per chain; `target_accept` nearer 1 takes smaller steps; `dense_mass` adapts a full mass matrix;
-    `init` where chains start: "median", "prior", "uniform" (unconstrained, within ±2), or values by name. Chains run
-    vectorised in one process, or spread over `processes` spawned workers. Progress and memory move in steps of `chunk`.
+    `init` where chains start: "median", "prior", "uniform" (unconstrained, within ±2), or values by name. Chains run in one
+    process, vectorised unless the market is solved by iteration, or spread over `processes` spawned workers. Progress and
+    memory move in steps of `chunk`.
     """
 
     chains: int = 4
@@ -145,8 +146,10 @@ class Chains:
         self._initial = _initial(sampler, problem)
         # One jitted potential: its trace is shared by every place where the kernel evaluates it. Of one vector, not of many
         # sites: the kernel's own steps are then few, and the compiled chunk is half the size.
-        potential = jax.jit(lambda z, data: potential_energy(self._model, (), data, self._by_site(z)))
-        self._init_kernel, self._sample_kernel = hmc(potential_fn_gen=lambda **data: lambda z: potential(z, data), algo="NUTS")
+        self._potential = jax.jit(lambda z, data: potential_energy(self._model, (), data, self._by_site(z)))
+        self._init_kernel, self._sample_kernel = hmc(
+            potential_fn_gen=lambda **data: lambda z: self._potential(z, data), algo="NUTS"
+        )
         self._programs: Any = None  # the compiled start and chunk
         self._last: Any = None  # the kernel's state at the end of the last run
 
@@ -247,9 +250,13 @@ class Chains:
         if self._programs is not None:
             return
         sampler = self.sampler
+        # Side by side, the chains of a market that is solved by iteration would all wait for the one that takes longest.
+        iterates = "while[" in str(jax.make_jaxpr(self._potential)(first[0], data))
+        over = partial(partial, jax.lax.map) if iterates else jax.vmap
 
         def start(keys, z, data):
-            def one(key, z):
+            def one(key_and_point):
+                key, z = key_and_point
                 return self._init_kernel(
                     z,
                     sampler.warmup,
@@ -260,19 +267,21 @@ class Chains:
                     rng_key=key,
                 )
 
-            return jax.vmap(one)(keys, z)
-
-        def constrain(z, data):
-            return constrain_fn(self._model, (), data, self._by_site(z), return_deterministic=True)
+            return over(one)((keys, z))
 
         def advance(state, data):
             def step(state, _):
-                state = jax.vmap(lambda chain: self._sample_kernel(chain, (), data))(state)
+                state = self._sample_kernel(state, (), data)
                 return state, (state.z, _statistics(state))
 
-            state, (draws, statistics) = jax.lax.scan(step, state, length=sampler.chunk)
-            values = jax.vmap(jax.vmap(constrain, (0, None)), (0, None))(draws, data)
-            return state, (_chains_first(values), _chains_first(statistics))
+            def constrain(z):
+                return constrain_fn(self._model, (), data, self._by_site(z), return_deterministic=True)
+
+            def one(state):
+                state, (draws, statistics) = jax.lax.scan(step, state, length=sampler.chunk)
+                return state, (over(constrain)(draws), statistics)
+
+            return over(one)(state)
 
         lowered_start = quickly(start).lower(keys, first, data)
         lowered_advance = quickly(advance).lower(jax.eval_shape(start, keys, first, data), data)
@@ -303,10 +312,6 @@ def _statistics(state):
         "diverging": state.diverging,
         "step_size": state.adapt_state.step_size,
     }
-
-
-def _chains_first(tree):
-    return jax.tree.map(lambda array: jnp.swapaxes(array, 0, 1), tree)
 
 
 def _public(values, problem):

@@ -46,6 +46,10 @@ class Status(eqx.Enumeration):
         "agents move farther in a step than the solver's band of grid points reaches: give the solver a larger band, or more "
         "substeps"
     )
+    steps_too_coarse = (
+        "the price moves too much within a step of the solve to be told: give the solver more substeps, or check that costs "
+        "have the size that you mean"
+    )
     domain_too_small = "agents reach the ends of the grid of positions: give the solver a wider domain"
     noise_limit_unreliable = (
         "the limit of vanishing noise could not be told from the noise levels that were solved: give the solver smaller "

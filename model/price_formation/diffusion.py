@@ -23,13 +23,13 @@ _FEWEST_POINTS, _MOST_POINTS = 256, 8192
 _FIRST_BAND = 32
 _SAMPLING_POINTS_STEP = 32  # grids for sampling run thousands of times, and are as small as they can be
 _MOST_ENTRIES = 20_000_000  # of kernels, 160 MB: more would not fit next to what derivatives keep
-_MOST_WORK, _LOGARITHMS = 1_000_000_000, 10  # products of an evaluation, a second's; how many a logarithm takes
+_MOST_WORK, _LOGARITHMS = 300_000_000, 10  # products of an evaluation, a third of a second's; how many a logarithm takes
 # Spacings in widths s of the narrowest kernel: the quadrature's error is e^(−2π²(s/Δ)²), 3e-9 on a chosen grid, and 1e-5 on
 # one for sampling.
 _SPACING, _SAMPLING_SPACING = 1.0, 1.3
 _ROUNDS = 6  # of choosing a grid
 _MOST_STEPS, _MOST_STEPS_WITH_WALLS = 1024, 256  # that are chosen; between walls each step has a kernel of its own
-_ROOM, _NARROW = 0.15, 0.2  # around where agents of sampled markets went; share of markets with narrower kernels
+_ROOM = 0.15  # around where agents of sampled markets went, as a share of that
 _NO_GRID_HELPS = (Status.not_convex, Status.no_noise, Status.starts_outside_limits, Status.supply_beyond_limits)
 _WIDEST = 1e3  # of a domain, in units of the game's length
 
@@ -90,7 +90,7 @@ class Diffusion(eqx.Module):
     def fitted_to(self, equilibria: DiffusionEquilibrium) -> "Diffusion":
         """These options with a grid for markets like these: solutions with a leading dimension, on a generous grid.
 
-        The grid covers where agents of all that were solved went, and resolves the kernels of all but a few. Raises
+        The grid covers where agents of all that were solved went, and resolves their kernels. Raises
         `EquilibriumError` where fewer than half were solved.
         """
         # A grid too coarse for a market still shows where its agents go.
@@ -103,7 +103,7 @@ class Diffusion(eqx.Module):
         low, high = (np.asarray(end).ravel()[solved] for end in equilibria.occupied)
         pad = _ROOM * (high.max() - low.min())
         low, high = float(low.min() - pad), float(high.max() + pad)
-        width = float(np.quantile(np.asarray(equilibria.kernel_width).ravel()[solved], _NARROW)) * _SAMPLING_SPACING
+        width = float(np.asarray(equilibria.kernel_width).ravel()[solved].min()) * _SAMPLING_SPACING
         wanted = min((high - low) / width, _MOST_POINTS)
         points = self.points or _SAMPLING_POINTS_STEP * math.ceil(wanted / _SAMPLING_POINTS_STEP)
         return replace(self, points=points, band=self.band or points, domain=(low, high), substeps=self.substeps or 1)
@@ -164,6 +164,7 @@ class Diffusion(eqx.Module):
         """With enough points to resolve kernels of that width, and at least those there are, as far as memory allows."""
         if self.points is not None:
             return replace(now, points=self.points, band=self.band or self.points)
+        assert now.domain is not None  # only a discretisation under a transformation has none
         low, high = (float(end) for end in now.domain)
         points = max(min((high - low) / (_SPACING * width), _MOST_POINTS), now.points)
         # Between walls each step has a kernel of its own.

@@ -15,6 +15,8 @@ from walras.model.price_formation.dual import Dual, clearing_error, costate_of, 
 from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
 
 _ROUNDS = 6  # of choosing substeps
+_DIGITS = 1e-6
+_USELESS = 0.05  # an error of the price, as a share of its scale, beyond which it is none
 
 
 class DualEquilibrium(PathEquilibrium):
@@ -70,18 +72,26 @@ def on_chosen_substeps[E: DualEquilibrium](solve: Callable[[int, E | None], E], 
     `solve(substeps, found)` solves with so many substeps, knowing what was found with fewer.
     """
     found = solve(1, None)
+    if not bool(found.status == Status.solved):
+        return found
+    error = relative_error(found)
     for _ in range(_ROUNDS):
-        if found.substeps >= most or not bool(found.status == Status.solved):
-            break
-        excess = float(found.error) / (accuracy * float(found.price_scale))
-        if not excess > 1.0:
+        if not error > accuracy or found.substeps >= most:
             break
         # Second order in the step; powers of two, so that similar markets share a compilation.
-        finer = solve(min(most, found.substeps * 2 ** max(1, math.ceil(0.5 * math.log2(excess)))), found)
+        finer = solve(min(most, found.substeps * 2 ** max(1, math.ceil(0.5 * math.log2(error / accuracy)))), found)
         if not bool(finer.status == Status.solved):
             break  # a solution whose `error` is larger than asked for is better than none
-        found = finer
+        found, error = finer, relative_error(finer)
+    if not error <= max(accuracy, _USELESS):
+        found = eqx.tree_at(lambda e: e.status, found, Status.steps_too_coarse)
     return found
+
+
+def relative_error(found) -> float:
+    """The estimated error as a share of the price's scale; of a price that does not move, of its digits."""
+    scale = max(float(found.price_scale), _DIGITS * float(jnp.max(jnp.abs(found.price))))
+    return float(found.error) / max(scale, 1e-300)
 
 
 def price_of(game: Game, multipliers: Float[Array, "fine_steps ..."]) -> Float[Array, "steps ..."]:

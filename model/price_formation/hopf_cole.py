@@ -166,8 +166,8 @@ class HopfCole(Dual):
 
     def flow(self, multipliers) -> Flow:
         """The solution at the multipliers that were found."""
-        mass, logs = jax.grad(self._value_and_logs, argnums=1, has_aux=True)(multipliers, self.cost)
-        return Flow(*logs, mass)
+        mass, (log_value, log_ahead) = jax.grad(self._value_and_logs, argnums=1, has_aux=True)(multipliers, self.cost)
+        return Flow(log_value, log_ahead, mass)
 
     def _backward(self, multipliers, cost):
         """log Kφ₁ at the first positions (agents,); log φ (steps, points) and log Kφ_{k+1} (steps − 1, points)."""

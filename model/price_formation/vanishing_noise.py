@@ -16,6 +16,7 @@ from walras.model.equilibrium import EquilibriumError, Status, first_failure, is
 from walras.model.price_formation.diffusion import Diffusion
 from walras.model.price_formation.diffusion_equilibrium import DiffusionEquilibrium
 from walras.model.price_formation.domain import frozen_multipliers, length_scale, reach
+from walras.model.price_formation.dual_equilibrium import relative_error
 from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
 from walras.model.price_formation.strategy import Feedback
 
@@ -47,7 +48,10 @@ class VanishingNoise(eqx.Module):
         for noise in self.noises:
             noisy = eqx.tree_at(lambda g: g.noise, game, noise * length)
             levels.append(self._diffusion(noise, game).solve(noisy))
-        return _limit(game, tuple(levels))
+        limit = _limit(game, tuple(levels))
+        if not is_traced(limit) and bool(limit.status == Status.solved) and relative_error(limit) > _UNRELIABLE:
+            limit = eqx.tree_at(lambda e: e.status, limit, Status.noise_limit_unreliable)
+        return limit
 
     def _diffusion(self, noise, game):
         """Under a transformation the grid cannot be chosen from values: it is finer in proportion for smaller noises."""
@@ -72,8 +76,15 @@ class NoiseLimit(PathEquilibrium):
 
     @property
     def error(self):
-        """What extrapolating leaves open, and the error of the level with the least noise (money / unit)."""
-        return jnp.max(jnp.abs(self.spread)) + self.levels[-1].error
+        """What extrapolating leaves open, and what it makes of the levels' own errors (money / unit)."""
+        weights = jnp.abs(_weights(_variances(self.levels)))
+        levels = jnp.sum(weights * jnp.stack([level.error for level in self.levels]))
+        return jnp.max(jnp.abs(self.spread)) + levels
+
+    @property
+    def price_scale(self):
+        """The size of the price's movements (money / unit)."""
+        return self.levels[-1].price_scale
 
     @property
     def substeps(self):
@@ -99,7 +110,7 @@ def _length(game):
 
 @eqx.filter_jit
 def _limit(game, levels):
-    variances = jnp.stack([level.game.noise**2 for level in levels])
+    variances = _variances(levels)
     prices = jnp.stack([level.price for level in levels])
     price, coarser = _at_zero(variances, prices), _at_zero(variances[1:], prices[1:])
     spread = price - coarser
@@ -118,10 +129,16 @@ def _limit(game, levels):
     )
 
 
+def _variances(levels):
+    return jnp.stack([level.game.noise**2 for level in levels])
+
+
 def _at_zero(nodes, values):
-    """The polynomial through (nodes, values) at zero (Lagrange)."""
-    weights = [
-        jnp.prod(jnp.stack([nodes[j] / (nodes[j] - nodes[i]) for j in range(nodes.size) if j != i] or [jnp.ones(())]))
-        for i in range(nodes.size)
-    ]
-    return jnp.tensordot(jnp.stack(weights), values, axes=1)
+    """The polynomial through (nodes, values) at zero."""
+    return jnp.tensordot(_weights(nodes), values, axes=1)
+
+
+def _weights(nodes):
+    """Lagrange's weights of values at `nodes` for the polynomial at zero."""
+    others = [jnp.delete(nodes, i) for i in range(nodes.size)]
+    return jnp.stack([jnp.prod(other / (other - node)) for node, other in zip(nodes, others, strict=True)])

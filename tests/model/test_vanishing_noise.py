@@ -7,7 +7,17 @@ import pytest
 from numpy.testing import assert_allclose
 from oracles import general_costs as oracle
 
-from walras.model import Diffusion, DoubleWell, EquilibriumError, PriceFormation, Quadratic, Status, VanishingNoise, verify
+from walras.model import (
+    Agents,
+    Diffusion,
+    DoubleWell,
+    EquilibriumError,
+    PriceFormation,
+    Quadratic,
+    Status,
+    VanishingNoise,
+    verify,
+)
 
 # The figures to reach for the limit of the third case, in p̄ and in the start of the agent who is indifferent.
 REACH = 3e-4
@@ -82,7 +92,7 @@ def test_convex_costs_lead_to_the_agents():
     market = PriceFormation(0.8, lambda x: x**4, Quadratic(1.0))
     supply, initial = np.array([0.6, -1.1, 0.4, 0.9]), np.linspace(-0.6, 0.7, 40)
     solver = VanishingNoise((0.3, 0.2, 0.14), Diffusion(substeps=1))
-    limit, quiet = market.solve(supply, initial=initial, solver=solver), market.solve(supply, initial=initial)
+    limit, quiet = (market.solve(supply, initial=initial, solver=one) for one in (solver, Agents(substeps=1)))
     assert np.max(np.abs(limit.price - quiet.price)) < float(limit.error) < 0.1
     # Only the extrapolation, since both have the same steps: the last of three terms, (.14 · .3)² of it.
     assert_allclose(limit.price, quiet.price, atol=1e-3, rtol=0)
