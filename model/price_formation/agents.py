@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from walras.model import block_tridiagonal
@@ -19,7 +20,7 @@ from walras.model.costs import convex, times
 from walras.model.equilibrium import Status, all_finite, first_failure, is_traced
 from walras.model.price_formation.domain import frozen_multipliers, length_scale
 from walras.model.price_formation.dual import Dual, Evaluation, maximise
-from walras.model.price_formation.dual_equilibrium import DualEquilibrium, on_chosen_substeps, price_of
+from walras.model.price_formation.dual_equilibrium import DualEquilibrium, on_chosen_substeps, price_of, require_positive
 from walras.model.price_formation.game import Game, midpoints, trapezium
 from walras.model.price_formation.strategy import Paths
 
@@ -30,7 +31,7 @@ _CONVEXITY_POINTS = 257
 _CONVEXITY_AGENTS = 64  # of several assets, whose costs are checked along their own paths
 _ROUNDING = 1e-9
 _SAMPLE = 256  # agents, from which substeps are chosen
-_MOST_POSITIONS = 100_000_000  # agents × steps that are chosen: ten gigabytes
+_MOST_STEPS, _MOST_POSITIONS = 4096, 100_000_000  # that are chosen; agents × steps: ten gigabytes
 
 
 class Agents(eqx.Module):
@@ -52,18 +53,31 @@ class Agents(eqx.Module):
         if self.substeps is not None or is_traced(game):
             return _solve(game, self.substeps or 1, self.tolerance)
         few = _sample(game)
-        most = max(_MOST_POSITIONS // (game.initial.size * game.steps), 1)
-        found = on_chosen_substeps(lambda substeps, _: _solve(few, substeps, self.tolerance), self.accuracy, most)
-        return found if few is game else _solve(game, found.substeps, self.tolerance)
+        most = max(min(_MOST_POSITIONS // game.initial.size, _MOST_STEPS) // game.steps, 1)
+        sampled = on_chosen_substeps(lambda substeps, _: _solve(few, substeps, self.tolerance), self.accuracy, most)
+        if few is game:
+            return sampled
+        found = _solve(game, sampled.substeps, self.tolerance)
+        # The sample says whether those steps do.
+        status = first_failure((found.status != Status.solved, found.status), (sampled.status != Status.solved, sampled.status))
+        return eqx.tree_at(lambda e: e.status, found, status)
+
+    def __check_init__(self):
+        require_positive(self, "substeps", "tolerance", "accuracy")
 
 
 def _sample(game):
     """The game of few of its agents, whose price has about the same error."""
-    every = max(game.weights.size // _SAMPLE, 1)
-    if every == 1:
+    agents = game.weights.size
+    if agents <= _SAMPLE:
         return game
-    weights = game.weights[::every]
-    return eqx.tree_at(lambda g: (g.initial, g.weights), game, (game.initial[::every], weights / jnp.sum(weights)))
+    first = np.asarray(game.initial).reshape(agents, -1)
+    # Quantiles of one asset; several are shuffled, since they may come in the order of a grid.
+    order = np.argsort(first[:, 0]) if first.shape[1] == 1 else np.random.default_rng(0).permutation(agents)
+    below = np.cumsum(np.asarray(game.weights)[order])
+    at = np.searchsorted(below, (np.arange(_SAMPLE) + 0.5) / _SAMPLE * below[-1])
+    weights = jnp.full(_SAMPLE, 1.0 / _SAMPLE, game.weights.dtype)
+    return eqx.tree_at(lambda g: (g.initial, g.weights), game, (game.initial[order[np.minimum(at, agents - 1)]], weights))
 
 
 class TrajectoryEquilibrium(DualEquilibrium):
@@ -121,7 +135,13 @@ class Trajectories(Dual):
         )
 
     def first_state(self):
-        return jax.lax.stop_gradient(jnp.broadcast_to(self.first[None], (self.mean_position.shape[0], *self.first.shape)))
+        """Agents keep their distance from the mean position, or so much of it as a barrier allows."""
+        keep = jnp.broadcast_to(self.first[None], (self.mean_position.shape[0], *self.first.shape))
+        distance = keep
+        for share in (0.5, 0.25, 0.0):
+            allowed = jnp.isfinite(self._terms(lambda cost: cost, distance))
+            distance = jnp.where(allowed.reshape(*allowed.shape, *[1] * (keep.ndim - 2)), distance, share * keep)
+        return jax.lax.stop_gradient(distance)
 
     def mean(self, multipliers, state):
         return self._average(_respond(self, multipliers, state))
@@ -213,7 +233,7 @@ def _respond(dual: Trajectories, multipliers, start):
         gradient = dual.gradient(trial, multipliers)
         slope_there = along(gradient, direction)
         # A convex cost has fallen where it still falls, or hardly rises.
-        better = jnp.isfinite(slope_there) & (slope_there <= -0.5 * slope)
+        better = jnp.isfinite(slope_there) & (slope_there <= -0.5 * slope) & jnp.isfinite(dual._costs(trial))
         new = -dual.newton_step(trial, gradient)
         accept = shaped(better, direction)
         distance = jnp.where(accept, trial, distance)

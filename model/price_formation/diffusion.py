@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from walras.model.equilibrium import EquilibriumError, Status, is_traced
 from walras.model.price_formation.diffusion_equilibrium import EDGE, LOST, DiffusionEquilibrium, Discretisation, ends, solve
 from walras.model.price_formation.domain import length_scale
-from walras.model.price_formation.dual_equilibrium import on_chosen_substeps
+from walras.model.price_formation.dual_equilibrium import on_chosen_substeps, require_positive
 from walras.model.price_formation.game import Game
 
 _POINTS = 128  # of a grid that cannot be chosen from values, under a JAX transformation
@@ -29,7 +29,7 @@ _MOST_WORK, _LOGARITHMS = 300_000_000, 10  # products of an evaluation, a third 
 _SPACING, _SAMPLING_SPACING = 1.0, 1.3
 _ROUNDS = 6  # of choosing a grid
 _MOST_STEPS, _MOST_STEPS_WITH_WALLS = 1024, 256  # that are chosen; between walls each step has a kernel of its own
-_ROOM = 0.15  # around where agents of sampled markets went, as a share of that
+_ROOM = 0.3  # around where agents of sampled markets went, as a share of that
 _NO_GRID_HELPS = (Status.not_convex, Status.no_noise, Status.starts_outside_limits, Status.supply_beyond_limits)
 _WIDEST = 1e3  # of a domain, in units of the game's length
 
@@ -46,7 +46,7 @@ class Diffusion(eqx.Module):
     multiple. `domain`: the grid's ends (low, high) as distances from the mean position, or as positions where the market has
     limits. `substeps`: into which each step of the supply is cut. `log_domain`: carry logarithms (slower; for noise so small
     that the probabilities of agents' moves underflow). `tolerance`: of the clearing error, relative to the rates of the game.
-    `start`: multipliers (steps · substeps,) of a similar market's equilibrium, to start from.
+    `start`: multipliers (steps · substeps,) of a similar market's equilibrium, from which solves with as many steps start.
     """
 
     points: int | None = eqx.field(default=None, static=True)
@@ -61,6 +61,7 @@ class Diffusion(eqx.Module):
     def __check_init__(self):
         if self.points is not None and self.band is not None and self.points % self.band:
             raise EquilibriumError(f"points is {self.points} and band {self.band}: give points that are a multiple of band")
+        require_positive(self, "points", "band", "substeps", "tolerance", "accuracy")
 
     def solve(self, game: Game) -> DiffusionEquilibrium:
         """The equilibrium; `PriceFormation.solve` calls this."""
@@ -70,7 +71,7 @@ class Diffusion(eqx.Module):
             fixed = Discretisation(
                 points, self.band or points, self._domain(), self.substeps or 1, bool(self.log_domain), self.tolerance
             )
-            return solve(fixed, game, self.start)
+            return solve(fixed, game, self._start(game, fixed.substeps))
         return self._chosen(game)
 
     def chosen(self, game: Game) -> "Diffusion":
@@ -108,6 +109,10 @@ class Diffusion(eqx.Module):
         points = self.points or _SAMPLING_POINTS_STEP * math.ceil(wanted / _SAMPLING_POINTS_STEP)
         return replace(self, points=points, band=self.band or points, domain=(low, high), substeps=self.substeps or 1)
 
+    def _start(self, game, substeps):
+        """The multipliers to start from, if they are of a solve with as many steps."""
+        return self.start if self.start is not None and self.start.size == game.steps * substeps else None
+
     def _domain(self):
         return None if self.domain is None else (jnp.asarray(self.domain[0]), jnp.asarray(self.domain[1]))
 
@@ -122,21 +127,21 @@ class Diffusion(eqx.Module):
         return on_chosen_substeps(solve, self.accuracy, most)
 
     def _first_grid(self, game, substeps, log_domain) -> Discretisation:
-        start = self.start if self.start is not None and self.start.size == game.steps else None
-        low, high = self._domain() or ends(game, start)
+        low, high = self._domain() or ends(game, self._start(game, 1))
         first = Discretisation(1, self.band or _FIRST_BAND, (low, high), substeps, log_domain, self.tolerance)
         return self._resolving(game, first, float(game.noise * jnp.sqrt(game.step / substeps)))
 
     def _with_grid(self, game, first: Discretisation) -> DiffusionEquilibrium:
         """On a grid fitted to where agents were found to be, how far they move, and the width of their kernels."""
         chosen = first
-        found = solve(chosen, game, self.start)
+        start = self._start(game, first.substeps)
+        found = solve(chosen, game, start)
         for _ in range(_ROUNDS):
             better = self._fitted(game, chosen, found)
-            if better == chosen or any(bool(found.status == reason) for reason in _NO_GRID_HELPS):
+            if better is chosen or better == chosen or any(bool(found.status == reason) for reason in _NO_GRID_HELPS):
                 break
             chosen = better
-            found = solve(chosen, game, self.start)
+            found = solve(chosen, game, start)
         return found
 
     def _fitted(self, game, now: Discretisation, found: DiffusionEquilibrium) -> Discretisation:
@@ -145,12 +150,8 @@ class Diffusion(eqx.Module):
         if self.log_domain is None and not now.log_domain and float(found.lost) > LOST:
             return replace(now, log_domain=True)
         if self.domain is None and float(found.at_edges) > EDGE and high - low < _WIDEST * float(length_scale(game)):
-            fixed_low, fixed_high = game.limits or (None, None)
             pad = 0.5 * (high - low)
-            wider = (
-                jnp.asarray(low if fixed_low is not None else low - pad),
-                jnp.asarray(high if fixed_high is not None else high + pad),
-            )
+            wider = (jnp.asarray(low - pad), jnp.asarray(high + pad))  # or to the walls
             return self._resolving(game, replace(now, domain=wider), float(found.grid.spacing) / _SPACING)
         if self.band is None and now.band < now.points and float(found.drift) > 1.0:
             tiles = _size_below(now.points / (now.band * float(found.drift)))  # each as long as agents move
@@ -166,7 +167,8 @@ class Diffusion(eqx.Module):
             return replace(now, points=self.points, band=self.band or self.points)
         assert now.domain is not None  # only a discretisation under a transformation has none
         low, high = (float(end) for end in now.domain)
-        points = max(min((high - low) / (_SPACING * width), _MOST_POINTS), now.points)
+        wanted = (high - low) / (_SPACING * width) if width > 0 else 0.0
+        points = max(min(wanted, _MOST_POINTS), now.points)
         # Between walls each step has a kernel of its own.
         steps = game.steps * now.substeps
         kernels = 1 if game.limits is None else steps

@@ -16,7 +16,8 @@ from walras.model.price_formation.hopf_cole import Grid, HopfCole
 from walras.model.price_formation.strategy import Feedback
 
 COARSEST_SPACING = 1.6  # of the grid, in widths of the narrowest kernel; beyond it prices have errors of 1e-4 and more
-LOST, EDGE = 1e-7, 1e-9  # shares of the population that may be lost to underflow, or be at the grid's ends
+# Shares of the population that may be lost to underflow, or be at the grid's ends; at least the tolerance of the clearing.
+LOST, EDGE = 1e-7, 1e-9
 _EDGE_POINTS = 2
 _RARE = 1e-5  # of the largest mass: where fewer are, the grid need not resolve their costs
 
@@ -70,7 +71,7 @@ class DiffusionEquilibrium(DualEquilibrium):
 
     def finer_dual(self) -> HopfCole:
         """That with half the steps and two thirds of the grid's spacing."""
-        coarse, band = self.grid, self.grid.band * 3 // 2
+        coarse, band = self.grid, max(self.grid.band * 3 // 2, self.grid.band + 1)
         grid = Grid(coarse.low, coarse.high, coarse.points // coarse.band * band, band)
         return HopfCole.of(self.fine.refined(2), grid, self.discretisation.log_domain)
 
@@ -82,7 +83,7 @@ class DiffusionEquilibrium(DualEquilibrium):
 def solve(chosen: Discretisation, game: Game, start=None) -> DiffusionEquilibrium:
     """The equilibrium; `start` are multipliers (steps · substeps,) to start from."""
     fine = game.refined(chosen.substeps)
-    low, high = ends(fine, start) if chosen.domain is None else chosen.domain
+    low, high = ends(fine, start) if chosen.domain is None else _within(chosen.domain, game.limits)
     grid = Grid(low, high, chosen.points, chosen.band)
     dual = HopfCole.of(fine, grid, chosen.log_domain)
     scale = length_scale(fine) / fine.horizon
@@ -92,7 +93,7 @@ def solve(chosen: Discretisation, game: Game, start=None) -> DiffusionEquilibriu
     mass = flow.mass
     price = price_of(game, found.multipliers)
     lost = jnp.max(jnp.abs(jnp.sum(mass, axis=1) - 1.0))
-    at_edges = _at_edges(mass, game.limits)
+    at_edges = _at_edges(grid, mass, game.limits)
     kernel = _narrowest(dual, mass, fine)
     moved, allowed = dual.drift(flow)
     drift = moved / allowed if grid.neighbours else jnp.zeros(())
@@ -116,10 +117,19 @@ def solve(chosen: Discretisation, game: Game, start=None) -> DiffusionEquilibriu
     )
 
 
-def _at_edges(mass, limits):
+def _within(domain, limits):
+    """The domain's ends, or walls that are nearer."""
+    (low, high), (lower, upper) = domain, limits or (None, None)
+    return low if lower is None else jnp.maximum(low, lower), high if upper is None else jnp.minimum(high, upper)
+
+
+def _at_edges(grid, mass, limits):
+    """The largest share of the population at an end of the grid that is not a wall."""
     low, high = limits or (None, None)
-    left = 0.0 if low is not None else jnp.max(jnp.sum(mass[:, :_EDGE_POINTS], axis=1))
-    right = 0.0 if high is not None else jnp.max(jnp.sum(mass[:, -_EDGE_POINTS:], axis=1))
+    left = jnp.max(jnp.sum(mass[:, :_EDGE_POINTS], axis=1))
+    right = jnp.max(jnp.sum(mass[:, -_EDGE_POINTS:], axis=1))
+    left = left if low is None else jnp.where(grid.low > low, left, 0.0)
+    right = right if high is None else jnp.where(grid.high < high, right, 0.0)
     return jnp.maximum(left, right)
 
 
@@ -155,9 +165,9 @@ def _status(tolerance, game, found, finite, scale, lost, at_edges, spacing, drif
         (outside, Status.starts_outside_limits),
         (jnp.any((mean <= low) | (mean >= high)), Status.supply_beyond_limits),
         (~finite, Status.not_finite),
-        (at_edges > EDGE, Status.domain_too_small),
+        (at_edges > jnp.maximum(EDGE, tolerance), Status.domain_too_small),
         (drift > 1.0, Status.band_too_narrow),
-        (lost > LOST, Status.noise_too_small),
+        (lost > jnp.maximum(LOST, tolerance), Status.noise_too_small),
         (spacing > COARSEST_SPACING, Status.grid_too_coarse),
         (found.residual > 10 * tolerance * scale, Status.not_converged),
     )

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.model.equilibrium import Status
+from walras.model.equilibrium import EquilibriumError, Status
 from walras.model.price_formation.domain import length_scale
 from walras.model.price_formation.dual import Dual, clearing_error, costate_of, refined_change
 from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
@@ -76,7 +76,7 @@ def on_chosen_substeps[E: DualEquilibrium](solve: Callable[[int, E | None], E], 
         return found
     error = relative_error(found)
     for _ in range(_ROUNDS):
-        if not error > accuracy or found.substeps >= most:
+        if not accuracy < error < math.inf or found.substeps >= most:
             break
         # Second order in the step; powers of two, so that similar markets share a compilation.
         finer = solve(min(most, found.substeps * 2 ** max(1, math.ceil(0.5 * math.log2(error / accuracy)))), found)
@@ -89,9 +89,17 @@ def on_chosen_substeps[E: DualEquilibrium](solve: Callable[[int, E | None], E], 
 
 
 def relative_error(found) -> float:
-    """The estimated error as a share of the price's scale; of a price that does not move, of its digits."""
+    """The estimated error as a share of the price's scale, or of a millionth of the price if it hardly moves."""
     scale = max(float(found.price_scale), _DIGITS * float(jnp.max(jnp.abs(found.price))))
     return float(found.error) / max(scale, 1e-300)
+
+
+def require_positive(solver, *options: str):
+    """Options of a solver that are given must be positive."""
+    for option in options:
+        value = getattr(solver, option)
+        if value is not None and not value > 0:
+            raise EquilibriumError(f"solver {option} is {value}: give a positive number")
 
 
 def price_of(game: Game, multipliers: Float[Array, "fine_steps ..."]) -> Float[Array, "steps ..."]:

@@ -1,11 +1,13 @@
 """The rule that agents hit by noise follow in an equilibrium, from their value function, at and between its nodes.
 
-With u the value at the next node k without the half of V and of the multiplier that belong to what comes before, an agent at
-y, a time s = θh earlier, has the value
+At each node k lies R_k(y) = hV(X̄_k + y) + λ_k y, half of which belongs to the step before the node and half to the one after.
+With u = −ε log φ_k − R_k/2 what is left of the value at the node without the former half, an agent at y, a time s = θh
+before the node, has the value
 
-    −ε log K_s exp(−(u + θ R_k/2)/ε)(y) + θ R(y)/2,   R = hV(X̄ + y) + λy,
+    −ε log K_s exp(−(u + θ R_k/2)/ε)(y) + θ R(y)/2,
 
-K_s being the heat kernel over s: the trapezium's rule once more, and at θ = 1 that of the solve. Its slope is −c times the
+K_s being the heat kernel over s: the trapezium's rule once more, and at θ = 1 that of the solve. At the two ends of the
+horizon, where half a step is missing, λ is −hE V′: then the mean rate there is the supply's. The value's slope is −c times the
 rate beyond the supply rate. The rule changes fast where costs are stiff, at the end of the horizon above all: hence the
 times in between, a geometric sequence towards each node.
 """
@@ -49,7 +51,7 @@ def _rule(equilibrium, fractions) -> Feedback:
 
     def running(position, distance, tilt):
         held = h * values(game.holding, position)
-        return jnp.where(held == jnp.inf, PROHIBITIVE * epsilon, held) + tilt * distance
+        return jnp.where(held < jnp.inf, held, PROHIBITIVE * epsilon) + tilt * distance
 
     def before(row):
         """The rule a part of a step before a node."""
@@ -61,7 +63,7 @@ def _rule(equilibrium, fractions) -> Feedback:
         later = running(at_node, dual.distance[node - 1], tilts[node])
         log_value = flow.log_value[node - 1] + 0.5 * (1 - fraction) * later / epsilon
         heat = Heat(game.noise**2 * h * fraction, grid, game.limits)
-        entry, near = heat.entering(position, jnp.stack([now, mean[node]]))
+        _, entry, near = heat.entering(position, jnp.stack([now, mean[node]]))
         log_value = jax.nn.logsumexp(entry + log_value[near], axis=1)
         log_value = log_value - 0.5 * fraction * running(position, position - now, tilts[node - 1]) / epsilon
         return position, game.noise**2 * _slopes(log_value[None], position[None], equilibrium)[0]

@@ -87,8 +87,8 @@ class HopfCole(Dual):
 
     `distance` (steps, points) is y on the grid at each node; `cost` the time-weighted V (and Ψ) there, `bend` their second
     derivatives. `kernel` (band, reached) is the heat kernel from the nodes of a tile to those within its reach; between walls
-    it differs by step and tile, (steps − 1, tiles, band, reached). `entry` (agents, near) is that from the first positions to
-    the nodes `near` them.
+    it differs by step and tile, (steps − 1, tiles, band, reached). `first` (agents,) is where agents are on the grid after the
+    first step if they only take in supply, `entry` (agents, near) the heat kernel from there to the nodes `near` them.
     """
 
     trading_cost: Float[Array, ""]
@@ -98,6 +98,7 @@ class HopfCole(Dual):
     cost: Float[Array, "steps points"]
     bend: Float[Array, "steps points"]
     kernel: Float[Array, "..."]
+    first: Float[Array, " agents"]
     entry: Float[Array, "agents near"]
     near: Int[Array, "agents near"]
     weights: Float[Array, " agents"]
@@ -119,16 +120,17 @@ class HopfCole(Dual):
         cost = weighted(values)
         heat = Heat(game.noise**2 * h, grid, game.limits)
         kernel = heat.between(mean)
-        entry, near = heat.entering(game.initial, mean)
+        first, entry, near = heat.entering(game.initial, mean)
         return cls(
             trading_cost=game.trading_cost,
             step=h,
             epsilon=epsilon,
             distance=distance,
-            # Beyond a barrier φ is zero; a finite cost that says so keeps derivatives finite too.
-            cost=jnp.where(cost == jnp.inf, PROHIBITIVE * jax.lax.stop_gradient(epsilon), cost),
+            # Beyond a barrier, and where a cost is not a number, φ is zero; a finite cost says so.
+            cost=jnp.where(cost < jnp.inf, cost, PROHIBITIVE * jax.lax.stop_gradient(epsilon)),
             bend=jax.lax.stop_gradient(weighted(curvature)),
             kernel=kernel if log_domain else jnp.exp(kernel),
+            first=first,
             entry=entry,
             near=near,
             weights=game.weights,
@@ -203,6 +205,9 @@ class HopfCole(Dual):
         variance = self.epsilon / self.trading_cost * self.step
         moves = variance * jnp.asarray(jnp.gradient(flow.log_ahead, self.grid.spacing, axis=1))
         farthest = jnp.max(jnp.where(present, jnp.abs(moves), 0.0), initial=0.0)
+        arrival = jax.nn.softmax(self.entry + flow.log_value[0][self.near], axis=1)
+        entered = jnp.sum(arrival * self.grid.nodes()[self.near], axis=1) - self.first
+        farthest = jnp.maximum(farthest, jnp.max(jnp.abs(entered)))
         return farthest + _TAIL * jnp.sqrt(variance), self.grid.band * self.grid.spacing
 
 
@@ -235,11 +240,14 @@ class Heat(eqx.Module):
         return jax.vmap(lambda moved: self.log_density(start, end, moved))(jnp.diff(mean)[1:])
 
     def entering(self, initial, mean):
-        """From positions at the first node (agents, near), and the indices of the nodes that they may reach."""
+        """From positions at a node (agents,): where on the grid they are at the next one if they only take in supply.
+
+        And the log densities (agents, near) of arriving at the nodes that they may reach, and the indices of these.
+        """
         moved = mean[1] - mean[0] if self.limits else 0.0
         first = initial if self.limits else initial - mean[0]
         near = self.grid.around(first + moved)
-        return self.log_density(first[:, None], self.grid.nodes()[near], moved), near
+        return first + moved, self.log_density(first[:, None], self.grid.nodes()[near], moved), near
 
 
 def walls(limits) -> list:

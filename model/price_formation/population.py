@@ -186,7 +186,7 @@ class _Chain(_Law):
 
         def move(position, row):
             uniform, mean, log_value = row
-            entry, near = heat.entering(position, mean)
+            _, entry, near = heat.entering(position, mean)
             cell, uniform = _cell(entry + log_value[::_FINER][near], uniform)
             places = _FINER * _at(near, cell)[:, None] + jnp.arange(_FINER + 1)[None]
             ends = grid.low + grid.spacing / _FINER * places
@@ -218,7 +218,7 @@ class _Chain(_Law):
 
         def ahead(row):
             start, mean, next_value = row
-            entry, near = heat.entering(start if game.limits else start + mean[0], mean)
+            _, entry, near = heat.entering(start if game.limits else start + mean[0], mean)
             return jax.nn.logsumexp(entry + next_value[near], axis=1)
 
         nodes = jnp.broadcast_to(finer.grid.nodes(), (game.steps - 1, points))

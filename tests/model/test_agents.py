@@ -59,15 +59,29 @@ def test_the_certificate_agrees(bent):
     assert abs(checked.exploitability) < SOLVED
 
 
-@pytest.mark.parametrize("agents", [5, 1001])
-def test_substeps_are_chosen_for_the_accuracy(agents):
+def test_agents_stay_inside_a_barrier_that_the_mean_approaches():
+    market = PriceFormation(1.0, Barrier(0.01, 0.0, 1.0))
+    found = market.solve(np.array([0.6, -0.2]), initial=np.array([0.1, 0.3, 0.9]), solver=Agents(substeps=8))
+    assert np.max(found.positions) < 1.0
+    assert_allclose(jnp.mean(found.positions, axis=1), found.mean_position, atol=SOLVED, rtol=0)
+    # Each agent's own optimum: its pace changes by h V′ and the multiplier at each node.
+    position, step = np.asarray(found.fine_positions), 1 / 16
+    slope = 0.01 * (1 / (1 - position[1:-1]) - 1 / position[1:-1])
+    costate = np.cumsum(np.asarray(found.multipliers)[::-1])[::-1]
+    distance = position - np.asarray(found.fine.mean_position)[:, None]
+    assert_allclose(np.diff(distance, 2, axis=0) / step, step * slope - np.diff(costate)[:, None], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("population", ["few", "many", "in no order, and half of them nobody"])
+def test_substeps_are_chosen_for_the_accuracy(population):
     """Against the closed form, which is exact in time; of many agents from a sample of them."""
     market = PriceFormation(0.8, Quadratic(12.0), Quadratic(1.0))
-    first = np.linspace(-0.7, 0.6, agents)
+    first = np.linspace(-0.7, 0.6, 5 if population == "few" else 1000)
+    if population.startswith("in no order"):
+        first = (np.random.default_rng(0).permutation(first), np.tile([0.0, 1.0], 500))
     exact = market.solve(SUPPLY, initial=first, horizon=1.3)
-    assert (
-        np.max(np.abs(market.solve(SUPPLY, initial=first, horizon=1.3, solver=Agents(substeps=1)).price - exact.price)) > 0.01
-    )
+    coarse = market.solve(SUPPLY, initial=first, horizon=1.3, solver=Agents(substeps=1))
+    assert np.max(np.abs(coarse.price - exact.price)) > 0.01
     found = market.solve(SUPPLY, initial=first, horizon=1.3, solver=Agents())
     difference = np.max(np.abs(found.price - exact.price))
     assert difference < 1e-4 * found.price_scale

@@ -130,6 +130,27 @@ def test_a_domain_that_is_too_small_is_said_so_or_grown():
     assert_allclose(found.costate, exact, atol=1e-6, rtol=0)  # chosen for 1e-8
 
 
+def test_agents_who_go_farther_than_a_band_in_the_first_step():
+    """V = 0, so one step is exact; the band that is tried first is too narrow for the pull of the end."""
+    market = PriceFormation(1.0, None, Quadratic(100.0), noise=0.02)
+    game = {"initial": (np.array([-1.0, 0.5]), np.array([1.0, 2.0]) / 3)}
+    exact = market.solve([0.3], **game).price
+    assert_allclose(market.solve([0.3], **game, solver=Diffusion(substeps=1)).price, exact, rtol=SOLVED)
+    with pytest.raises(EquilibriumError, match="larger band"):
+        market.solve([0.3], **game, solver=Diffusion(points=512, band=32, domain=(-3.0, 3.0), substeps=1))
+
+
+def test_a_domain_within_the_limits_is_an_end_of_the_grid():
+    with pytest.raises(EquilibriumError, match="wider domain"):
+        solve(limits=(-1.0, 1.0), terminal=well, solver=Diffusion(points=160, domain=(-0.7, 0.8), substeps=1))
+
+
+@pytest.mark.parametrize("option", ["accuracy", "tolerance", "points", "substeps"])
+def test_options_of_solvers_are_positive(option):
+    with pytest.raises(EquilibriumError, match=f"solver {option} is 0: give a positive number"):
+        Diffusion(**{option: 0})
+
+
 def test_too_few_points_are_said_so():
     with pytest.raises(EquilibriumError, match="more points"):
         solve(terminal=well, solver=Diffusion(points=16, domain=(-3.0, 3.0), substeps=1))
@@ -278,9 +299,11 @@ def certificate(market, found):
     game = found.game
     rates = float(np.max(np.abs(game.supply)) + market.noise / np.sqrt(found.horizon) + np.ptp(game.initial) / found.horizon)
     expected = CERTIFIED * rates + 3 * float(found.error) / market.trading_cost + 3 * checked.accuracy
-    # Over the steps of the supply: that is what `price` and its `error` are means over.
+    # Over the steps of the supply, since that is what `price` and its `error` are means over; and over those of the solve,
+    # beside the rates at which agents answer to prices of this size.
     excess = (checked.rate - checked.supply).reshape(game.steps, -1).mean(axis=1)
-    return float(np.max(np.abs(excess))) / expected, checked
+    answer = float(np.ptp(found.price)) / market.trading_cost
+    return max(float(np.max(np.abs(excess))) / expected, checked.clearing_error / (expected + CERTIFIED * answer)), checked
 
 
 def solve_and_certify(seed):
