@@ -7,7 +7,9 @@ from jaxtyping import Array, Float
 from walras.model.costs import values
 from walras.model.price_formation.game import Game, trapezium
 
-_OFFSETS, _FARTHEST = 192, 1e4  # of a geometric lattice around the first positions, in units, or of the game's longer length
+# Of a geometric lattice beyond the outermost first positions: how many places, and how far the last is, in units, or in
+# lengths of the game if that is longer than a unit.
+_OFFSETS, _FARTHEST = 192, 1e4
 _DEVIATIONS = 7.5  # of the noise over the whole horizon: 1e-13 of the agents go farther
 
 

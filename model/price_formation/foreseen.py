@@ -51,7 +51,7 @@ class ClosedFormEquilibrium(PathEquilibrium):
 
     @property
     def substeps(self):
-        """The price is known at any time; in so many parts of each step it hardly varies."""
+        """The price is known at any time; it hardly varies within so many parts of each step."""
         return math.ceil(_MANY_STEPS / self.game.steps)
 
     def _on_substeps(self, substeps):

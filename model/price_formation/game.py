@@ -109,10 +109,10 @@ class PathEquilibrium(eqx.Module):
     @property
     @abstractmethod
     def substeps(self) -> int:
-        """Into how many parts of each step the solve cut it: the price is known for each of them."""
+        """For how many equal parts of each step the price is known: those into which the solve cut it."""
 
     def refined(self, substeps: int) -> "PathEquilibrium":
-        """The same equilibrium in the game with each step cut into `substeps`, a divisor of the solve's.
+        """The same equilibrium in the game with each step cut into `substeps`, a divisor of those for which it is known.
 
         `price` keeps its means over the steps, and has within them the course that the solve found.
         """

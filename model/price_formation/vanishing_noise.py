@@ -21,12 +21,16 @@ from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
 from walras.model.price_formation.strategy import Feedback
 
 _POINTS = 19.2  # of a grid that cannot be chosen from values, times the noise: resolves 32 steps
-_DIGITS = 1e-4  # of positions: a game that is shorter has its length from its costs
+_DIGITS = 1e-4  # of positions: where agents differ and move by less, the length is that over which costs move them
 _UNRELIABLE = 0.05  # of the price's scale: an error beyond which the limit is not told from the noises
 
 
 class VanishingNoise(eqx.Module):
     """Solves markets without noise as the limit of decreasing noises, with an error estimate.
+
+    First positions are atoms. Where they stand for a continuum that splits, let there be hundreds: between two neighbours the
+    price cannot tell where it does, which `error` does not count. In the published third case (p̄ = −.161633) 100 of them at
+    the middles of equal intervals give a price that is off by 7e-4, 200 by 3e-4, 400 by 2e-6.
 
     `noises`: at least two, decreasing, as multiples of the length over which agents differ and move in the game, per square
     root of the horizon. `diffusion`: the options with which each is solved.

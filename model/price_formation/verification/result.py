@@ -10,7 +10,8 @@ from jaxtyping import Float
 class Verification:
     """What agents would best do at an equilibrium's price, recomputed globally and independently of the solver.
 
-    Steps are those of the solve, into which it may have cut each step of the supply.
+    Steps are those on which the price is judged: where `solve` cut each step of the supply into `substeps`, there are so many
+    for each, and 32 or more in all for a price in closed form.
 
     `clearing_error` max |E[α*_k] − Q_k| (units / time) of the best responses' mean rates over each step. Without noise, agents
     who are indifferent between responses share themselves among these so that it is smallest; `pure_clearing_error` is without
