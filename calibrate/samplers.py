@@ -252,7 +252,9 @@ class Chains:
         sampler = self.sampler
         # Side by side, the chains of a market that is solved by iteration would all wait for the one that takes longest.
         iterates = "while[" in str(jax.make_jaxpr(self._potential)(first[0], data))
-        over = partial(partial, jax.lax.map) if iterates else jax.vmap
+
+        def over(function):
+            return partial(jax.lax.map, function) if iterates else jax.vmap(function)
 
         def start(keys, z, data):
             def one(key_and_point):

@@ -84,6 +84,11 @@ def values(cost, position):
     return jax.vmap(cost)(position.ravel()).reshape(position.shape)
 
 
+def expected(mass: Float[Array, "... points"], cost: Float[Array, "... points"]) -> Float[Array, "..."]:
+    """The mean of a cost, or of its derivative, over a population: nobody is where it is infinite or not a number."""
+    return jnp.sum(mass * jnp.where(jnp.isfinite(cost), cost, 0.0), axis=-1)
+
+
 def times(strength: Float[Array, "..."] | float, position: Float[Array, "..."]) -> Float[Array, "..."]:
     """A strength, a number or for several assets a symmetric matrix, times positions (…,) or (…, assets)."""
     return strength * position if jnp.ndim(strength) == 0 else position @ strength

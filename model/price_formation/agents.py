@@ -47,6 +47,9 @@ class Agents(eqx.Module):
     tolerance: float = eqx.field(default=1e-9, static=True)
     accuracy: float = eqx.field(default=1e-4, static=True)
 
+    def __check_init__(self):
+        require_positive(self, "substeps", "tolerance", "accuracy")
+
     def solve(self, game: Game) -> "TrajectoryEquilibrium":
         """The equilibrium; `PriceFormation.solve` calls this."""
         game = eqx.tree_at(lambda g: (g.holding, g.terminal), game, (_closed(game.holding, game), _closed(game.terminal, game)))
@@ -61,9 +64,6 @@ class Agents(eqx.Module):
         # The sample says whether those steps do.
         status = first_failure((found.status != Status.solved, found.status), (sampled.status != Status.solved, sampled.status))
         return eqx.tree_at(lambda e: e.status, found, status)
-
-    def __check_init__(self):
-        require_positive(self, "substeps", "tolerance", "accuracy")
 
 
 def _sample(game):

@@ -59,9 +59,9 @@ class Diffusion(eqx.Module):
     start: Float[Array, " fine_steps"] | None = None
 
     def __check_init__(self):
+        require_positive(self, "points", "band", "substeps", "tolerance", "accuracy")
         if self.points is not None and self.band is not None and self.points % self.band:
             raise EquilibriumError(f"points is {self.points} and band {self.band}: give points that are a multiple of band")
-        require_positive(self, "points", "band", "substeps", "tolerance", "accuracy")
 
     def solve(self, game: Game) -> DiffusionEquilibrium:
         """The equilibrium; `PriceFormation.solve` calls this."""
@@ -84,7 +84,7 @@ class Diffusion(eqx.Module):
             points=found.points,
             band=found.band,
             domain=(float(grid.low), float(grid.high)),
-            substeps=found.substeps,
+            substeps=equilibrium.substeps,
             log_domain=found.log_domain,
         )
 

@@ -83,7 +83,7 @@ class DiffusionEquilibrium(DualEquilibrium):
 def solve(chosen: Discretisation, game: Game, start=None) -> DiffusionEquilibrium:
     """The equilibrium; `start` are multipliers (steps · substeps,) to start from."""
     fine = game.refined(chosen.substeps)
-    low, high = ends(fine, start) if chosen.domain is None else _within(chosen.domain, game.limits)
+    low, high = ends(fine, start) if chosen.domain is None else _within(chosen.domain, game.bounds)
     grid = Grid(low, high, chosen.points, chosen.band)
     dual = HopfCole.of(fine, grid, chosen.log_domain)
     scale = length_scale(fine) / fine.horizon
@@ -93,7 +93,7 @@ def solve(chosen: Discretisation, game: Game, start=None) -> DiffusionEquilibriu
     mass = flow.mass
     price = price_of(game, found.multipliers)
     lost = jnp.max(jnp.abs(jnp.sum(mass, axis=1) - 1.0))
-    at_edges = _at_edges(grid, mass, game.limits)
+    at_edges = _at_edges(grid, mass, game.bounds)
     kernel = _narrowest(dual, mass, fine)
     moved, allowed = dual.drift(flow)
     drift = moved / allowed if grid.neighbours else jnp.zeros(())
@@ -117,20 +117,16 @@ def solve(chosen: Discretisation, game: Game, start=None) -> DiffusionEquilibriu
     )
 
 
-def _within(domain, limits):
+def _within(domain, bounds):
     """The domain's ends, or walls that are nearer."""
-    (low, high), (lower, upper) = domain, limits or (None, None)
-    return low if lower is None else jnp.maximum(low, lower), high if upper is None else jnp.minimum(high, upper)
+    return jnp.maximum(domain[0], bounds[0]), jnp.minimum(domain[1], bounds[1])
 
 
-def _at_edges(grid, mass, limits):
+def _at_edges(grid, mass, bounds):
     """The largest share of the population at an end of the grid that is not a wall."""
-    low, high = limits or (None, None)
     left = jnp.max(jnp.sum(mass[:, :_EDGE_POINTS], axis=1))
     right = jnp.max(jnp.sum(mass[:, -_EDGE_POINTS:], axis=1))
-    left = left if low is None else jnp.where(grid.low > low, left, 0.0)
-    right = right if high is None else jnp.where(grid.high < high, right, 0.0)
-    return jnp.maximum(left, right)
+    return jnp.maximum(jnp.where(grid.low > bounds[0], left, 0.0), jnp.where(grid.high < bounds[1], right, 0.0))
 
 
 def _occupied(grid, mass):
@@ -154,8 +150,7 @@ def _without_cost(dual, mass, game):
 
 
 def _status(tolerance, game, found, finite, scale, lost, at_edges, spacing, drift):
-    low, high = game.limits or (None, None)
-    low, high = -jnp.inf if low is None else low, jnp.inf if high is None else high
+    low, high = game.bounds
     outside = jnp.any((game.initial <= low) | (game.initial >= high))
     mean = game.mean_position
     return first_failure(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from walras.model.equilibrium import EquilibriumError, Status
 from walras.model.price_formation.domain import length_scale
 from walras.model.price_formation.dual import Dual, clearing_error, costate_of, refined_change
-from walras.model.price_formation.game import Game, PathEquilibrium, midpoints
+from walras.model.price_formation.game import Game, PathEquilibrium, midpoints, step_means
 
 _ROUNDS = 6  # of choosing substeps
 _DIGITS = 1e-6
@@ -104,11 +104,7 @@ def require_positive(solver, *options: str):
 
 def price_of(game: Game, multipliers: Float[Array, "fine_steps ..."]) -> Float[Array, "steps ..."]:
     """ϖ = p̄ − cQ, the mean over each step."""
-    return _step_means(costate_of(multipliers), game.steps) - game.traded(game.supply)
-
-
-def _step_means(path, steps):
-    return jnp.mean(path.reshape(steps, -1, *path.shape[1:]), axis=1)
+    return step_means(costate_of(multipliers), game.steps) - game.traded(game.supply)
 
 
 @eqx.filter_jit
@@ -122,4 +118,4 @@ def _error(equilibrium):
     """One quasi-Newton step on the finer dual says how far the price is off."""
     change = refined_change(equilibrium.finer_dual(), costate_of(equilibrium.multipliers))
     # Second order: half the steps leave a quarter of the error.
-    return 4.0 / 3.0 * jnp.max(jnp.abs(_step_means(change, equilibrium.game.steps)))
+    return 4.0 / 3.0 * jnp.max(jnp.abs(step_means(change, equilibrium.game.steps)))

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from walras.model.costs import slope, values
+from walras.model.costs import expected, slope, values
 from walras.model.equilibrium import is_traced
-from walras.model.price_formation.hopf_cole import PROHIBITIVE, Heat, HopfCole, walls
+from walras.model.price_formation.hopf_cole import Heat, HopfCole, bounded, walls
 from walras.model.price_formation.strategy import Feedback
 
 _PER_OCTAVE = 4  # times: a rate like 1/(T − t) is then interpolated to 1 %
@@ -45,13 +45,14 @@ def _rule(equilibrium, fractions) -> Feedback:
     flow = dual.flow(multipliers)
     last = dual.distance[-1] + mean[-1]
     first_pull = jnp.sum(game.weights * slope(game.holding, game.initial))
-    last_pull = _expected(flow.mass[-1], slope(game.holding, last))
+    last_pull = expected(flow.mass[-1], slope(game.holding, last))
     # What the multipliers are at the two ends, where half a step is missing.
     tilts = jnp.concatenate([-h * first_pull[None], multipliers[:-1], -h * last_pull[None]])
 
     def running(position, distance, tilt):
-        held = h * values(game.holding, position)
-        return jnp.where(held < jnp.inf, held, PROHIBITIVE * epsilon) + tilt * distance
+        return bounded(h * values(game.holding, position), epsilon) + tilt * distance
+
+    at_nodes = running(dual.distance + mean[1:, None], dual.distance, tilts[1:, None])
 
     def before(row):
         """The rule a part of a step before a node."""
@@ -59,14 +60,12 @@ def _rule(equilibrium, fractions) -> Feedback:
         now = mean[node] - fraction * h * game.supply[node - 1]
         position = nodes if game.limits else nodes + now
         # The half step before the node is of the length `fraction` now.
-        at_node = dual.distance[node - 1] + mean[node]
-        later = running(at_node, dual.distance[node - 1], tilts[node])
-        log_value = flow.log_value[node - 1] + 0.5 * (1 - fraction) * later / epsilon
+        log_value = flow.log_value[node - 1] + 0.5 * (1 - fraction) * at_nodes[node - 1] / epsilon
         heat = Heat(game.noise**2 * h * fraction, grid, game.limits)
         _, entry, near = heat.entering(position, jnp.stack([now, mean[node]]))
         log_value = jax.nn.logsumexp(entry + log_value[near], axis=1)
         log_value = log_value - 0.5 * fraction * running(position, position - now, tilts[node - 1]) / epsilon
-        return position, game.noise**2 * _slopes(log_value[None], position[None], equilibrium)[0]
+        return position, game.noise**2 * _slopes(log_value, position, equilibrium)
 
     ends, parts = jnp.meshgrid(jnp.arange(1, game.steps + 1), fractions, indexing="ij")
     positions, rates = jax.lax.map(before, (ends.ravel(), parts.ravel()))
@@ -79,16 +78,11 @@ def _rule(equilibrium, fractions) -> Feedback:
     )
 
 
-def _expected(mass, cost):
-    """Nobody is where a cost has no slope to speak of."""
-    return jnp.sum(mass * jnp.where(jnp.isfinite(cost), cost, 0.0))
-
-
 def _slopes(log_value, position, equilibrium):
-    """∂ log φ/∂y (rows, points). At a wall φ vanishes like the distance from it, of which the logarithm is kept apart."""
+    """∂ log φ/∂y (points,). At a wall φ vanishes like the distance from it, of which the logarithm is kept apart."""
     spacing, wall_slope = equilibrium.grid.spacing, jnp.zeros_like(log_value)
     for wall in walls(equilibrium.game.limits):
-        inwards = jnp.sign(_middle(position) - wall)
+        inwards = jnp.sign(jnp.mean(position) - wall)
         distance = jnp.where(jnp.abs(position - wall) > 0.5 * spacing, position - wall, 0.25 * spacing * inwards)
         log_value = log_value - jnp.log(jnp.abs(distance))
         wall_slope = wall_slope + 1.0 / distance
@@ -96,11 +90,7 @@ def _slopes(log_value, position, equilibrium):
         # On the wall itself there is nothing left to take the logarithm of: the smooth rest goes on in a straight line.
         low, high = equilibrium.game.limits
         if low is not None:
-            log_value = log_value.at[:, 0].set(2 * log_value[:, 1] - log_value[:, 2])
+            log_value = log_value.at[0].set(2 * log_value[1] - log_value[2])
         if high is not None:
-            log_value = log_value.at[:, -1].set(2 * log_value[:, -2] - log_value[:, -3])
-    return jnp.asarray(jnp.gradient(log_value, spacing, axis=1)) + wall_slope
-
-
-def _middle(position):
-    return jnp.mean(position, axis=1, keepdims=True)
+            log_value = log_value.at[-1].set(2 * log_value[-2] - log_value[-3])
+    return jnp.asarray(jnp.gradient(log_value, spacing)) + wall_slope

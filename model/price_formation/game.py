@@ -61,6 +61,12 @@ class Game(eqx.Module):
         first = jnp.tensordot(self.weights, self.initial, axes=1)[None]
         return jnp.concatenate([first, first + self.step * jnp.cumsum(self.supply, axis=0)])
 
+    @property
+    def bounds(self) -> tuple:
+        """The limits, infinite where there is none."""
+        low, high = self.limits or (None, None)
+        return -jnp.inf if low is None else low, jnp.inf if high is None else high
+
     def refined(self, substeps: int) -> "Game":
         """The same game with each step cut into `substeps`."""
         return eqx.tree_at(lambda game: game.supply, self, jnp.repeat(self.supply, substeps, axis=0))
@@ -117,9 +123,8 @@ class PathEquilibrium(eqx.Module):
         `price` keeps its means over the steps, and has within them the course that the solve found.
         """
         fine = self._on_substeps(substeps)
-        steps = self.game.steps
-        means = jnp.mean(fine.price.reshape(steps, substeps, *self.price.shape[1:]), axis=1)
-        return eqx.tree_at(lambda e: e.price, fine, fine.price + jnp.repeat(self.price - means, substeps, axis=0))
+        off = self.price - step_means(fine.price, self.game.steps)
+        return eqx.tree_at(lambda e: e.price, fine, fine.price + jnp.repeat(off, substeps, axis=0))
 
     @abstractmethod
     def _on_substeps(self, substeps: int) -> "PathEquilibrium":
@@ -164,6 +169,11 @@ def trapezium(step, running: Float[Array, "steps ..."], final) -> Float[Array, "
     h at inner nodes, and h/2 at the last with the final one added. The half step at node 0 is the same for every path.
     """
     return (step * running).at[-1].multiply(0.5).at[-1].add(final)
+
+
+def step_means(path: Float[Array, "fine_steps ..."], steps: int) -> Float[Array, "steps ..."]:
+    """The means over each of `steps` steps of a path given on equal parts of them."""
+    return jnp.mean(path.reshape(steps, -1, *path.shape[1:]), axis=1)
 
 
 def midpoints(game: Game) -> Float[Array, " steps"]:

@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from walras.model.costs import curvature, values
+from walras.model.costs import curvature, expected, values
 from walras.model.price_formation.dual import Dual, Evaluation
 from walras.model.price_formation.game import Game, trapezium
 
 _SMALLEST = 1e-140  # of φ relative to its largest value nearby; smaller ones would give derivatives that are not finite
-PROHIBITIVE = 1e5  # in units of ε: φ = exp(−1e5) is zero
+_PROHIBITIVE = 1e5  # in units of ε: φ = exp(−1e5) is zero
 _TAIL = 8.0  # widths of a step's kernel beyond the agents' drift that a tile has to cover: 1e-15 of them go farther
 
 
@@ -126,8 +126,7 @@ class HopfCole(Dual):
             step=h,
             epsilon=epsilon,
             distance=distance,
-            # Beyond a barrier, and where a cost is not a number, φ is zero; a finite cost says so.
-            cost=jnp.where(cost < jnp.inf, cost, PROHIBITIVE * jax.lax.stop_gradient(epsilon)),
+            cost=bounded(cost, epsilon),
             bend=jax.lax.stop_gradient(weighted(curvature)),
             kernel=kernel if log_domain else jnp.exp(kernel),
             first=first,
@@ -162,9 +161,7 @@ class HopfCole(Dual):
         return found, hessian
 
     def expected_curvature(self, mass):
-        # Where the grid reaches beyond a barrier there is nobody, and the cost has no curvature to speak of.
-        bend = jnp.where(jnp.isfinite(self.bend), self.bend, 0.0)
-        return jnp.maximum(jnp.sum(mass * bend, axis=1), 0.0)
+        return jnp.maximum(expected(mass, self.bend), 0.0)
 
     def flow(self, multipliers) -> Flow:
         """The solution at the multipliers that were found."""
@@ -248,6 +245,11 @@ class Heat(eqx.Module):
         first = initial if self.limits else initial - mean[0]
         near = self.grid.around(first + moved)
         return first + moved, self.log_density(first[:, None], self.grid.nodes()[near], moved), near
+
+
+def bounded(cost, epsilon):
+    """Beyond a barrier, and where a cost is not a number, φ is zero; a finite cost says so."""
+    return jnp.where(cost < jnp.inf, cost, _PROHIBITIVE * jax.lax.stop_gradient(epsilon))
 
 
 def walls(limits) -> list:

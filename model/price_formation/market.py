@@ -75,10 +75,9 @@ class PriceFormation(eqx.Module):
         if not isinstance(self.limits, tuple) or len(self.limits) != 2:
             raise EquilibriumError(f"limits is {self.limits!r}: give a pair (low, high), with None for no limit on a side")
         low, high = self.limits
-        if not is_traced(self.limits) and (low == np.inf or high == -np.inf):
+        lower, upper = -np.inf if low is None else low, np.inf if high is None else high
+        if not is_traced(self.limits) and not lower < upper:
             raise EquilibriumError(f"limits are {low} and {high}: give the lower one first, and None for no limit on a side")
-        if low is not None and high is not None and not is_traced(self.limits) and not low < high:
-            raise EquilibriumError(f"limits are {low} and {high}: give the lower one first")
 
     def solve(
         self,

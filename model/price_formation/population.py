@@ -25,7 +25,7 @@ import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
-from walras.model.costs import values
+from walras.model.costs import expected, values
 from walras.model.equilibrium import EquilibriumError, is_traced
 from walras.model.price_formation.agents import TrajectoryEquilibrium
 from walras.model.price_formation.diffusion_equilibrium import DiffusionEquilibrium
@@ -242,20 +242,15 @@ class _Chain(_Law):
         first = dual.value(equilibrium.multipliers, dual.cost)
         before = jnp.append(first, -dual.epsilon * jnp.sum(flow.mass[:-1] * flow.log_ahead, axis=1))
         position = dual.distance + fine.mean_position[1:, None]
-        held = _expected(flow.mass, values(game.holding, position))
+        held = expected(flow.mass, values(game.holding, position))
         held = jnp.append(jnp.sum(game.weights * values(game.holding, game.initial)), held)
         trading = 0.5 * game.step * game.trading_cost * game.supply**2
         return ExpectedCosts(
             trading=trading + _by_step(before - here, game.steps),
             holding=_by_step(0.5 * fine.step * (held[:-1] + held[1:]), game.steps),
             payments=_payments(equilibrium),
-            terminal=_expected(flow.mass[-1], values(game.terminal, position[-1])),
+            terminal=expected(flow.mass[-1], values(game.terminal, position[-1])),
         )
-
-
-def _expected(mass, cost):
-    """Nobody is where a cost is infinite."""
-    return jnp.sum(mass * jnp.where(jnp.isfinite(cost), cost, 0.0), axis=-1)
 
 
 # Drawing from a log-linear density between the points of a grid: over a normal law this is the right density times a factor

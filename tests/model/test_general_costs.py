@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 from oracles import general_costs as oracle
 from oracles.compiling import lightly
+from oracles.general_costs import sine_supply
 from scipy.integrate import quad
 
 from walras.model import Agents, ClosedForm, Diffusion, DoubleWell, PriceFormation, Quadratic, Status, verify
@@ -27,11 +28,6 @@ POPULATION = (np.arange(400) + 0.5) / 400
 WELL = DoubleWell(50.0, 0.25, 0.75)
 CASES = {1: (None, Quadratic(10.0)), 2: (Quadratic(10.0), None)}
 STEPS = (8, 16, 32)
-
-
-def sine_supply(steps):
-    """The exact means of sin(10t) over the steps."""
-    return -np.diff(np.cos(10 * np.linspace(0, 1, steps + 1))) * steps / 10
 
 
 def sine_price(case, steps, first=0.5):

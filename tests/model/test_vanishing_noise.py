@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from oracles import general_costs as oracle
+from oracles.general_costs import sine_supply
 
 from walras.model import (
     Agents,
@@ -27,10 +28,6 @@ PUBLISHED_COSTATE, PUBLISHED_SPLIT, DIGITS = -0.161633, 0.154460, 1e-6
 WELL = DoubleWell(50.0, 0.25, 0.75)
 # Finer than the agents' length times the least noise: a population of fewer atoms splits between two of them.
 POPULATION = (np.arange(1000) + 0.5) / 1000
-
-
-def sine_supply(steps):
-    return -np.diff(np.cos(10 * np.linspace(0, 1, steps + 1))) * steps / 10
 
 
 @pytest.fixture(scope="module")

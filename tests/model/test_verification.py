@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from oracles.general_costs import sine_supply
 from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 from scipy.linalg import expm
@@ -44,10 +45,6 @@ def equilibrium_of(price, supply, initial, strategy=None, horizon=1.0):
 
 def market_of(noise=0.0, holding=None, terminal=None, limits=None, trading_cost=1.0):
     return SimpleNamespace(trading_cost=trading_cost, holding=holding, terminal=terminal, noise=noise, limits=limits)
-
-
-def sine_supply(steps):
-    return -np.diff(np.cos(10 * np.linspace(0, 1, steps + 1))) * steps / 10
 
 
 # Quadratic costs

@@ -8,6 +8,11 @@ from scipy.integrate import quad
 from scipy.optimize import brentq, root
 
 
+def sine_supply(steps):
+    """The exact means over the steps of sin(10 t) on [0, 1], the supply of the published cases."""
+    return -np.diff(np.cos(10 * np.linspace(0, 1, steps + 1))) * steps / 10
+
+
 def costate_without_holding(terminal, end, first, trading_cost, noise, horizon=1.0, weights=None):
     """p̄, constant where V = 0, of a population of distances `first` from its mean, which ends at `end`.
 

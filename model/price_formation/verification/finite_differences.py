@@ -32,7 +32,7 @@ class FiniteDifferences:
         self.costate = np.asarray(spline(self.clock.times, 1))
         self.base = game.supply if game.bounded else np.zeros(game.steps)  # of the frame
         self.middle = float(game.weights @ game.start) if game.bounded else 0.0
-        self.offset = np.zeros(self.clock.times.size) if game.bounded else np.interp(self.clock.times, nodes, game.path)
+        self.offset = np.zeros(self.clock.times.size) if game.bounded else game.path_at(self.clock.times)
         self.jump = c * np.append(np.diff(self.base[steps]), 0.0)  # of the slope of v between steps
         self.tilt = np.diff(self.costate)
         self.first = np.append(np.searchsorted(steps, np.arange(game.steps)), steps.size)  # substep of each node
@@ -48,8 +48,7 @@ class FiniteDifferences:
         """The population follows the rule."""
         game, grid = self.game, self.grid
         rows = np.empty((rule.time.size, grid.x.size))
-        paths = np.interp(rule.time, game.step * np.arange(game.steps + 1), game.path)
-        for row, path, position, rate in zip(rows, paths, rule.position, rule.rate, strict=True):
+        for row, path, position, rate in zip(rows, game.path_at(rule.time), rule.position, rule.rate, strict=True):
             seen = position if game.bounded else position - path
             # What is left after the pull of the walls is smooth, and is what is interpolated; on a wall there is no telling.
             near = _ON_A_WALL * (grid.high - grid.low)
@@ -58,10 +57,8 @@ class FiniteDifferences:
             row[:] = np.interp(grid.x, seen[inside], regular)
 
         def drift(level, k):
-            after = int(np.clip(np.searchsorted(rule.time, self.clock.times[level]), 1, rule.time.size - 1))
-            begin, end = rule.time[after - 1 : after + 1]
-            late = (self.clock.times[level] - begin) / (end - begin)
-            return grid.inward(self.base[k] + (1 - late) * rows[after - 1] + late * rows[after])
+            before, after, late = rule.around(self.clock.times[level])
+            return grid.inward(self.base[k] + (1 - late) * rows[before] + late * rows[after])
 
         def ends(n):
             k = self.clock.step[n]

@@ -41,6 +41,12 @@ class Rule:
     position: np.ndarray
     rate: np.ndarray
 
+    def around(self, time):
+        """The row before a time, that after it, and the weight of the latter."""
+        after = int(np.clip(np.searchsorted(self.time, time), 1, self.time.size - 1))
+        begin, end = self.time[after - 1 : after + 1]
+        return after - 1, after, (time - begin) / (end - begin)
+
 
 @dataclass(frozen=True)
 class Game:
@@ -71,6 +77,10 @@ class Game:
     def path(self):
         """X̄ at the nodes (steps + 1,)."""
         return self.weights @ self.start + self.step * np.append(0.0, np.cumsum(self.supply))
+
+    def path_at(self, time):
+        """X̄ at any times."""
+        return np.interp(time, self.step * np.arange(self.steps + 1), self.path)
 
     @property
     def costate(self):

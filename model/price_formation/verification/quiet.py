@@ -113,13 +113,11 @@ def _integrate(game: Game, rule: Rule):
     y[0] = game.start - game.path[0]
     pieces = max(4, -(-256 // game.steps))
     dt = game.step / pieces
-    paths = np.interp(rule.time, game.step * np.arange(game.steps + 1), game.path)
+    paths = game.path_at(rule.time)
 
     def rate(time, y):
-        after = int(np.clip(np.searchsorted(rule.time, time), 1, rule.time.size - 1))
-        begin, end = rule.time[after - 1 : after + 1]
-        late = (time - begin) / (end - begin)
-        earlier, later = (np.interp(y, rule.position[j] - paths[j], rule.rate[j]) for j in (after - 1, after))
+        before, after, late = rule.around(time)
+        earlier, later = (np.interp(y, rule.position[j] - paths[j], rule.rate[j]) for j in (before, after))
         return (1 - late) * earlier + late * later
 
     for k in range(game.steps):
