@@ -14,6 +14,9 @@ from walras.model.price_formation.stationary import LinearDemand, StationaryEqui
 from walras.model.price_formation.vanishing_noise import VanishingNoise
 from walras.model.price_formation.verification import Verification, verify
 from walras.model.supply import RandomSupply
+from walras.model.trading_costs.equilibrium import Simulation, TradingEquilibrium
+from walras.model.trading_costs.market import TradingCosts
+from walras.model.trading_costs.stationary import StationaryTrading
 
 __all__ = [
     "AffineEquilibrium",
@@ -28,9 +31,13 @@ __all__ = [
     "PriceFormation",
     "Quadratic",
     "RandomSupply",
+    "Simulation",
     "StationaryEquilibrium",
     "StationaryMarket",
+    "StationaryTrading",
     "Status",
+    "TradingCosts",
+    "TradingEquilibrium",
     "VanishingNoise",
     "Verification",
     "density",

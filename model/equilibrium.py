@@ -47,8 +47,8 @@ class Status(eqx.Enumeration):
         "substeps"
     )
     steps_too_coarse = (
-        "the price moves too much within a step of the solve to be told: give the solver more substeps, or check that costs "
-        "have the size that you mean"
+        "the price moves too much within a step of the solve to be told: give more steps (or the solver more substeps), or "
+        "check that costs have the size that you mean"
     )
     domain_too_small = "agents reach the ends of the grid of positions: give the solver a wider domain"
     noise_limit_unreliable = (
