@@ -14,8 +14,8 @@ class Status(eqx.Enumeration):
 
     solved = ""
     not_convex = (
-        "the market has no equilibrium because an agent's problem is not convex: give a positive trading_cost and "
-        "non-negative cost strengths"
+        "agents' problems are not convex, and this market is then not solved: give a positive trading_cost, and Quadratic "
+        "costs non-negative strengths (or write such a cost as a function)"
     )
     not_stationary = (
         "the market has no stationary equilibrium because its stock never settles: give a positive depreciation, or a "
@@ -24,8 +24,8 @@ class Status(eqx.Enumeration):
     no_noise = "the market has no noise, and this solver is for agents with noise: give a positive noise, or leave solver out"
     noise_not_seen = "the market has noise, and this solver is for agents without: set noise=0, or leave solver out"
     costs_not_convex = (
-        "costs are not convex where agents go, so the solution may be a local optimum: give the market a positive noise, or "
-        "leave solver out to solve for the limit of vanishing noise"
+        "costs are not convex where agents go, so the solution may be a local optimum: with one asset give the market a "
+        "positive noise, or leave solver out to solve for the limit of vanishing noise; with several give convex costs"
     )
     starts_outside_limits = "an agent starts at a limit or beyond it: move its initial position strictly inside the limits"
     supply_beyond_limits = (
@@ -53,7 +53,7 @@ class Status(eqx.Enumeration):
     domain_too_small = "agents reach the ends of the grid of positions: give the solver a wider domain"
     noise_limit_unreliable = (
         "the limit of vanishing noise could not be told from the noise levels that were solved: give the solver smaller "
-        "noises, or the market a positive noise"
+        "noises, or the market a positive noise, or in place of limits a Barrier"
     )
     not_finite = (
         "the price is not finite: check that every parameter, the supply and the initial positions are finite, or "
@@ -77,6 +77,14 @@ def all_finite(tree) -> Bool[Array, ""]:
     """Whether every number of a tree is finite."""
     numbers = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, float) or eqx.is_inexact_array(leaf)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(number)) for number in numbers]))
+
+
+def require_double_precision():
+    """Raise with the line to add unless JAX computes in double precision."""
+    if not jax.config.read("jax_enable_x64"):
+        raise EquilibriumError(
+            'this market needs double precision: add jax.config.update("jax_enable_x64", True) at the program\'s start'
+        )
 
 
 def is_traced(tree) -> bool:

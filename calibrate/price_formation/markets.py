@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from walras.calibrate.errors import CalibrationError
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.price_formation.stochastic import StochasticPrices
 from walras.calibrate.price_formation.trading_days import TradingDays
@@ -130,6 +131,14 @@ def _finite_parameters(observation, frame):
     }
 
 
+def _trading_days_parameters(observation, frame):
+    found = _finite_parameters(observation, frame)
+    for name in observation.by_day:
+        if name not in found:
+            raise CalibrationError(f"by_day names {name!r}: this market has {', '.join(sorted(found))}")
+    return found
+
+
 def _random_parameters(observation, frame):
     scales = Scales(observation, frame)
     terminal = Prior(
@@ -193,7 +202,7 @@ STATIONARY = Market(
 TRADING_DAYS = Market(
     "trading_days",
     trading_days,
-    _finite_parameters,
+    _trading_days_parameters,
     TradingDays,
     summary="one foreseen game with quadratic costs for each day of a panel, such as electricity with storage",
     finite=True,

@@ -125,17 +125,26 @@ def wide(*variables: xr.DataArray) -> bool:
 
 
 def unmoved(problem: Problem, tree: xr.DataTree, prior: xr.Dataset) -> list[str]:
-    """Elements whose posterior 90 % interval is nearly as long as their prior's: the data say little about them."""
+    """Elements whose posterior 90 % interval is nearly as long as their prior's: the data say little about them.
+
+    Of what is positive both as it is and in logarithms: either alone may be long where values near zero are likely.
+    """
     found = []
     for name in problem.sampled:
         before, after = prior[name], posterior(tree)[name]
-        logs = wide(before, after)
         ends = [_ends(v) for v in (before, after)]
-        lengths = [np.diff(np.log(e) if logs else e, axis=0).ravel() for e in ends]
-        shares = lengths[1] / np.where(lengths[0] > 0, lengths[0], np.inf)
+        shares = _relative_length(*ends)
+        if min(end.min() for end in ends) > 0:
+            shares = np.minimum(shares, _relative_length(*map(np.log, ends)))
         labels = [f"{name}[{label}]" if label else name for label in elements(after)]
         found += [label for label, share in zip(labels, shares, strict=True) if share > 0.8]
     return found
+
+
+def _relative_length(before, after) -> np.ndarray:
+    """The lengths of intervals (2, …) after, as shares of those before."""
+    lengths = [np.diff(ends, axis=0).ravel() for ends in (before, after)]
+    return lengths[1] / np.where(lengths[0] > 0, lengths[0], np.inf)
 
 
 def _ends(variable: xr.DataArray) -> np.ndarray:

@@ -7,6 +7,7 @@ Agent i's cost with multipliers λ, on the time grid of the dual, is
 Its minimum is found by Newton's method on the block-tridiagonal optimality system, all agents at once.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float
 
 from walras.model import block_tridiagonal
 from walras.model.costs import convex, times
-from walras.model.equilibrium import Status, all_finite, first_failure, is_traced
+from walras.model.equilibrium import Status, all_finite, first_failure, is_traced, require_double_precision
 from walras.model.price_formation.domain import frozen_multipliers, length_scale
 from walras.model.price_formation.dual import Dual, Evaluation, maximise
 from walras.model.price_formation.dual_equilibrium import DualEquilibrium, on_chosen_substeps, price_of, require_positive
@@ -26,6 +27,7 @@ from walras.model.price_formation.strategy import Paths
 
 _NEWTON_STEPS = 200  # of agents' own problems, with the shortened ones
 _SETTLED = 1e-10  # length of the last Newton step, relative to the lengths of the game; the error is its square
+_UNSETTLED = 1e-6  # the same when the search has ended, beyond which it has not found agents' best responses
 _DIGITS = 1e-6
 _CONVEXITY_POINTS = 257
 _CONVEXITY_AGENTS = 64  # of several assets, whose costs are checked along their own paths
@@ -52,18 +54,24 @@ class Agents(eqx.Module):
 
     def solve(self, game: Game) -> "TrajectoryEquilibrium":
         """The equilibrium; `PriceFormation.solve` calls this."""
-        game = eqx.tree_at(lambda g: (g.holding, g.terminal), game, (_closed(game.holding, game), _closed(game.terminal, game)))
+        require_double_precision()
         if self.substeps is not None or is_traced(game):
-            return _solve(game, self.substeps or 1, self.tolerance)
+            return self._solve(game, self.substeps or 1)
         few = _sample(game)
         most = max(min(_MOST_POSITIONS // game.initial.size, _MOST_STEPS) // game.steps, 1)
-        sampled = on_chosen_substeps(lambda substeps, _: _solve(few, substeps, self.tolerance), self.accuracy, most)
+        sampled = on_chosen_substeps(lambda substeps, _: self._solve(few, substeps), self.accuracy, most)
         if few is game:
             return sampled
-        found = _solve(game, sampled.substeps, self.tolerance)
+        found = self._solve(game, sampled.substeps)
         # The sample says whether those steps do.
         status = first_failure((found.status != Status.solved, found.status), (sampled.status != Status.solved, sampled.status))
         return eqx.tree_at(lambda e: e.status, found, status)
+
+    def _solve(self, game, substeps) -> "TrajectoryEquilibrium":
+        closed = (_closed(game.holding, game), _closed(game.terminal, game))
+        found = _solve(eqx.tree_at(lambda g: (g.holding, g.terminal), game, closed), substeps, self.tolerance)
+        # The costs as they were given: those above could not leave a function that `jax.jit` compiles.
+        return replace(found, game=game)
 
 
 def _sample(game):
@@ -308,8 +316,14 @@ def _status(tolerance, game, dual, found, price, scale, distance):
         (game.noise != 0, Status.noise_not_seen),
         (~_costs_convex(game, dual, distance), Status.costs_not_convex),
         (~all_finite(price), Status.not_finite),
-        (~(found.residual <= 10 * tolerance * scale), Status.not_converged),
+        (~(found.residual <= 10 * tolerance * scale) | ~_settled(dual, distance, found.multipliers), Status.not_converged),
     )
+
+
+def _settled(dual, distance, multipliers):
+    """Whether agents' distances are their best ones: at a kink of a cost Newton's method goes back and forth."""
+    left = dual.newton_step(distance, dual.gradient(distance, multipliers))
+    return jnp.max(jnp.abs(left)) <= _UNSETTLED * dual.length
 
 
 def _costs_convex(game, dual, distance):

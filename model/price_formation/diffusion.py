@@ -5,12 +5,11 @@ from bisect import bisect_left, bisect_right
 from dataclasses import replace
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.model.equilibrium import EquilibriumError, Status, is_traced
+from walras.model.equilibrium import EquilibriumError, Status, is_traced, require_double_precision
 from walras.model.price_formation.diffusion_equilibrium import EDGE, LOST, DiffusionEquilibrium, Discretisation, ends, solve
 from walras.model.price_formation.domain import length_scale
 from walras.model.price_formation.dual_equilibrium import on_chosen_substeps, require_positive
@@ -28,7 +27,7 @@ _MOST_WORK, _LOGARITHMS = 300_000_000, 10  # products of an evaluation, a third 
 # one for sampling.
 _SPACING, _SAMPLING_SPACING = 1.0, 1.3
 _ROUNDS = 6  # of choosing a grid
-_MOST_STEPS, _MOST_STEPS_WITH_WALLS = 1024, 256  # that are chosen; between walls each step has a kernel of its own
+_MOST_STEPS = 1024  # that are chosen
 _ROOM = 0.3  # around where agents of sampled markets went, as a share of that
 _NO_GRID_HELPS = (Status.not_convex, Status.no_noise, Status.starts_outside_limits, Status.supply_beyond_limits)
 _WIDEST = 1e3  # of a domain, in units of the game's length
@@ -123,8 +122,7 @@ class Diffusion(eqx.Module):
 
         if self.substeps is not None:
             return solve(self.substeps, None)
-        most = max((_MOST_STEPS if game.limits is None else _MOST_STEPS_WITH_WALLS) // game.steps, 1)
-        return on_chosen_substeps(solve, self.accuracy, most)
+        return on_chosen_substeps(solve, self.accuracy, max(_MOST_STEPS // game.steps, 1))
 
     def _first_grid(self, game, substeps, log_domain) -> Discretisation:
         low, high = self._domain() or ends(game, self._start(game, 1))
@@ -169,10 +167,8 @@ class Diffusion(eqx.Module):
         low, high = (float(end) for end in now.domain)
         wanted = (high - low) / (_SPACING * width) if width > 0 else 0.0
         points = max(min(wanted, _MOST_POINTS), now.points)
-        # Between walls each step has a kernel of its own.
         steps = game.steps * now.substeps
-        kernels = 1 if game.limits is None else steps
-        entries = min(_MOST_ENTRIES // kernels, _MOST_WORK // (steps * (_LOGARITHMS if now.log_domain else 1)))
+        entries = min(_MOST_ENTRIES, _MOST_WORK // (steps * (_LOGARITHMS if now.log_domain else 1)))
         if self.band is None and points <= max(_FEWEST_POINTS, 3 * now.band):
             points = min(max(_size_above(points), _FEWEST_POINTS), math.isqrt(entries))
             return replace(now, points=points, band=points)
@@ -191,7 +187,4 @@ def _size_below(number: float) -> int:
 def _refuse(game):
     if game.supply.ndim > 1:
         raise EquilibriumError("supply has several assets: markets with noise are solved for one asset only")
-    if not jax.config.read("jax_enable_x64"):
-        raise EquilibriumError(
-            'this market needs double precision: add jax.config.update("jax_enable_x64", True) at the program\'s start'
-        )
+    require_double_precision()

@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 from walras.model.costs import values
 from walras.model.equilibrium import Status, all_finite, first_failure
 from walras.model.price_formation.domain import frozen_multipliers, length_scale, reach
-from walras.model.price_formation.dual import maximise, promising
+from walras.model.price_formation.dual import costate_of, halved_multipliers, maximise, promising
 from walras.model.price_formation.dual_equilibrium import DualEquilibrium, price_of
 from walras.model.price_formation.feedback import feedback
-from walras.model.price_formation.game import Game, midpoints
+from walras.model.price_formation.game import Game, midpoints, step_means
 from walras.model.price_formation.hopf_cole import Grid, HopfCole
 from walras.model.price_formation.strategy import Feedback
 
@@ -19,6 +19,8 @@ COARSEST_SPACING = 1.6  # of the grid, in widths of the narrowest kernel; beyond
 # Shares of the population that may be lost to underflow, or be at the grid's ends; at least the tolerance of the clearing.
 LOST, EDGE = 1e-7, 1e-9
 _EDGE_POINTS = 2
+# What a difference is to the error itself: of half the step at first order, and of two thirds of the spacing at second.
+_FIRST_ORDER, _FINER_GRID = 2.0, 9.0 / 5.0
 _RARE = 1e-5  # of the largest mass: where fewer are, the grid need not resolve their costs
 
 
@@ -45,8 +47,7 @@ def ends(game: Game, multipliers=None):
     if not game.limits:
         return low, high
     mean = jax.lax.stop_gradient(game.mean_position)
-    free = (low + jnp.min(mean), high + jnp.max(mean))
-    return tuple(end if wall is None else jnp.asarray(wall, end.dtype) for end, wall in zip(free, game.limits, strict=True))
+    return _within((low + jnp.min(mean), high + jnp.max(mean)), game.bounds)
 
 
 class DiffusionEquilibrium(DualEquilibrium):
@@ -71,12 +72,40 @@ class DiffusionEquilibrium(DualEquilibrium):
 
     def finer_dual(self) -> HopfCole:
         """That with half the steps and two thirds of the grid's spacing."""
+        return HopfCole.of(self.fine.refined(2), self.finer_grid, self.discretisation.log_domain)
+
+    @property
+    def finer_grid(self) -> Grid:
+        """One with two thirds of the spacing."""
         coarse, band = self.grid, max(self.grid.band * 3 // 2, self.grid.band + 1)
-        grid = Grid(coarse.low, coarse.high, coarse.points // coarse.band * band, band)
-        return HopfCole.of(self.fine.refined(2), grid, self.discretisation.log_domain)
+        return Grid(coarse.low, coarse.high, coarse.points // coarse.band * band, band)
+
+    @property
+    def error(self):
+        return super().error if self.game.limits is None else _error_between_walls(self)
 
     def strategy(self) -> Feedback:
         return feedback(self)
+
+
+@eqx.filter_jit
+def _error_between_walls(equilibrium):
+    """How far the price moves on half the steps, and on two thirds of the grid's spacing, each solved anew.
+
+    The force of a wall is no part of the preconditioner, so that one step with it would not tell; and near a wall both errors
+    fall more slowly than with the square of the step, and may be of opposite signs.
+    """
+    game, chosen, multipliers = equilibrium.game, equilibrium.discretisation, equilibrium.multipliers
+    scale = length_scale(game) / game.horizon
+    found = costate_of(multipliers)
+
+    def moved(dual, start):
+        better = costate_of(maximise(dual, start, scale, chosen.tolerance).multipliers)
+        return jnp.max(jnp.abs(step_means(better, game.steps) - step_means(found, game.steps)))
+
+    in_time = HopfCole.of(equilibrium.fine.refined(2), equilibrium.grid, chosen.log_domain)
+    in_space = HopfCole.of(equilibrium.fine, equilibrium.finer_grid, chosen.log_domain)
+    return _FIRST_ORDER * moved(in_time, halved_multipliers(found)) + _FINER_GRID * moved(in_space, multipliers)
 
 
 @eqx.filter_jit

@@ -199,13 +199,16 @@ def _newton(dual, guess, scale, tolerance):
 
 def refined_change(fine: Dual, costate: Float[Array, "steps ..."]) -> Float[Array, "steps ..."]:
     """How the costate (steps, …) of a solve would change on half its steps: one quasi-Newton step of the finer dual."""
-    steps = costate.shape[0]
-    between = _halved(costate)
-    multipliers = between - jnp.concatenate([between[1:], jnp.zeros_like(between[:1])])
+    multipliers = halved_multipliers(costate)
     found = fine.evaluate(multipliers, fine.first_state())
-    step = fine.precondition(found.curvature, found.mean)
-    better = between + costate_of(step)
-    return jnp.mean(better.reshape(steps, 2, *costate.shape[1:]), axis=1) - costate
+    better = costate_of(multipliers + fine.precondition(found.curvature, found.mean))
+    return jnp.mean(better.reshape(-1, 2, *costate.shape[1:]), axis=1) - costate
+
+
+def halved_multipliers(costate: Float[Array, "steps ..."]) -> Float[Array, "twice_steps ..."]:
+    """Multipliers on half the steps whose costate is that of a solve, interpolated."""
+    between = _halved(costate)
+    return between - jnp.concatenate([between[1:], jnp.zeros_like(between[:1])])
 
 
 def _halved(path):

@@ -12,7 +12,8 @@ A step moves agents by a few widths of its kernel, while φ may span many orders
 tiles as long as agents move in a step, and each is reached from itself and its two neighbours, on a scale of its own.
 
 A hard wall makes φ vanish there; between two nodes the Brownian bridge survives it with probability 1 − exp(−2 d d′/(σ²h)), d
-and d′ being the distances from the wall. Walls stand still in x, so the grid does too then, and moves in y.
+and d′ being the distances from the wall. Walls stand still in x, so the grid does too then, and moves in y: in a step
+over which the mean position moves by m, K φ = exp(−mx/(σ²h) − m²/(2σ²h)) K₀(exp(mx/(σ²h)) φ), K₀ being the kernel without it.
 """
 
 from typing import NamedTuple
@@ -85,19 +86,22 @@ class Flow(NamedTuple):
 class HopfCole(Dual):
     """The dual by backward transport of φ on a grid; everything in it is an array, made from a game by `of`.
 
-    `distance` (steps, points) is y on the grid at each node; `cost` the time-weighted V (and Ψ) there, `bend` their second
-    derivatives. `kernel` (band, reached) is the heat kernel from the nodes of a tile to those within its reach; between walls
-    it differs by step and tile, (steps − 1, tiles, band, reached). `first` (agents,) is where agents are on the grid after the
-    first step if they only take in supply, `entry` (agents, near) the heat kernel from there to the nodes `near` them.
+    `nodes` are the grid's, and `distance` (steps, points) is y there at each time; `cost` the time-weighted V (and Ψ) there,
+    `bend` their second derivatives. `kernel` (band, reached) is the heat kernel from the nodes of a tile to those within its
+    reach; between walls it differs by tile, (tiles, band, reached), and `tilt` (steps − 1,) is m/(σ²h) for each step, zero
+    without walls. `first` (agents,) is where agents are on the grid after the first step if they only take in supply, `entry`
+    (agents, near) the heat kernel from there to the nodes `near` them.
     """
 
     trading_cost: Float[Array, ""]
     step: Float[Array, ""]
     epsilon: Float[Array, ""]
+    nodes: Float[Array, " points"]
     distance: Float[Array, "steps points"]
     cost: Float[Array, "steps points"]
     bend: Float[Array, "steps points"]
     kernel: Float[Array, "..."]
+    tilt: Float[Array, " steps_less_one"]
     first: Float[Array, " agents"]
     entry: Float[Array, "agents near"]
     near: Int[Array, "agents near"]
@@ -119,16 +123,19 @@ class HopfCole(Dual):
         epsilon = game.trading_cost * game.noise**2
         cost = weighted(values)
         heat = Heat(game.noise**2 * h, grid, game.limits)
-        kernel = heat.between(mean)
+        kernel = heat.between()
+        moved = jnp.diff(mean)[1:]
         first, entry, near = heat.entering(game.initial, mean)
         return cls(
             trading_cost=game.trading_cost,
             step=h,
             epsilon=epsilon,
+            nodes=nodes,
             distance=distance,
             cost=bounded(cost, epsilon),
             bend=jax.lax.stop_gradient(weighted(curvature)),
             kernel=kernel if log_domain else jnp.exp(kernel),
+            tilt=moved / heat.variance if game.limits else jnp.zeros_like(moved),
             first=first,
             entry=entry,
             near=near,
@@ -171,17 +178,17 @@ class HopfCole(Dual):
     def _backward(self, multipliers, cost):
         """log Kφ₁ at the first positions (agents,); log φ (steps, points) and log Kφ_{k+1} (steps − 1, points)."""
         exponents = -(cost + multipliers[:, None] * self.distance) / self.epsilon
-        between_walls = self.kernel.ndim > 2
+        variance = self._variance
         # In the log domain a derivative would keep a matrix for every step; it is computed again instead.
         transport = jax.checkpoint(lambda *at: self._transport(*at)) if self.log_domain else self._transport
 
         def back(log_value, row):
-            exponent, kernel = row
-            ahead = transport(kernel if between_walls else self.kernel, log_value)
+            exponent, tilt = row
+            tilted = tilt * self.nodes
+            ahead = transport(self.kernel, log_value + tilted) - tilted - 0.5 * variance * tilt**2
             return exponent + ahead, (log_value, ahead)
 
-        rows = (exponents[:-1], self.kernel if between_walls else None)
-        first, (later, ahead) = jax.lax.scan(back, exponents[-1], rows, reverse=True)
+        first, (later, ahead) = jax.lax.scan(back, exponents[-1], (exponents[:-1], self.tilt), reverse=True)
         arriving = jax.nn.logsumexp(self.entry + first[self.near], axis=1)
         return arriving, (jnp.concatenate([first[None], later]), ahead)
 
@@ -196,11 +203,16 @@ class HopfCole(Dual):
         moved = scaled @ kernel.T if kernel.ndim == 2 else jnp.einsum("tbr,tr->tb", kernel, scaled)
         return (jnp.log(jnp.maximum(moved, _SMALLEST)) + largest).ravel()
 
+    @property
+    def _variance(self):
+        """σ²h."""
+        return self.epsilon / self.trading_cost * self.step
+
     def drift(self, flow: Flow):
         """How far agents move on average in a step, at most (units), and how far a tile lets them."""
         present = flow.mass[:-1] > 1e-12 * jnp.max(flow.mass[:-1], axis=1, keepdims=True)
-        variance = self.epsilon / self.trading_cost * self.step
-        moves = variance * jnp.asarray(jnp.gradient(flow.log_ahead, self.grid.spacing, axis=1))
+        variance = self._variance
+        moves = variance * (jnp.asarray(jnp.gradient(flow.log_ahead, self.grid.spacing, axis=1)) + self.tilt[:, None])
         farthest = jnp.max(jnp.where(present, jnp.abs(moves), 0.0), initial=0.0)
         arrival = jax.nn.softmax(self.entry + flow.log_value[0][self.near], axis=1)
         entered = jnp.sum(arrival * self.grid.nodes()[self.near], axis=1) - self.first
@@ -225,7 +237,8 @@ class Heat(eqx.Module):
             log = log + jnp.log(jnp.maximum(survival, _SMALLEST))
         return log
 
-    def between(self, mean):
+    def between(self):
+        """From the nodes of a tile to those within its reach, if the mean position does not move."""
         grid = self.grid
         if not self.limits:
             reached = grid.spacing * (jnp.arange((1 + 2 * grid.neighbours) * grid.band) - grid.neighbours * grid.band)
@@ -234,7 +247,7 @@ class Heat(eqx.Module):
         start = nodes.reshape(-1, grid.band)[:, :, None]
         # Beyond the ends there is nothing to arrive at; any position serves.
         end = jnp.where(jnp.isfinite(grid.tiles(nodes)), grid.tiles(nodes), grid.low)[:, None, :]
-        return jax.vmap(lambda moved: self.log_density(start, end, moved))(jnp.diff(mean)[1:])
+        return self.log_density(start, end, 0.0)
 
     def entering(self, initial, mean):
         """From positions at a node (agents,): where on the grid they are at the next one if they only take in supply.

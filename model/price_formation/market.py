@@ -1,6 +1,7 @@
 """The market of one finite game."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import equinox as eqx
@@ -22,6 +23,7 @@ from walras.model.supply import RandomSupply
 
 _QUADRATURE_POINTS = 8  # Gauss–Legendre points for the mean of a supply function over one step
 _FIRST_STEPS, _MOST_STEPS = 32, 1024  # of a supply function whose steps are chosen
+_STEPS_WANTED = "steps is None: under a JAX transformation a supply function needs the number of steps"
 _JUMP = 0.05  # from one chosen step to the next, of the largest price
 
 
@@ -37,7 +39,8 @@ class PriceFormation(eqx.Module):
     `trading_cost` c > 0 in money · time / unit²; `holding` the running cost V (money / time) and `terminal` the final cost Ψ
     (money): any function of one position, written with jax.numpy, or `None` for no cost; `noise` σ ≥ 0 the agents'
     idiosyncratic noise in units / √time, on which the price of a market with quadratic costs does not depend; `limits`
-    (low, high) between which positions must stay, `None` for no limit on that side. A cost that has parameters is best an
+    (low, high) between which positions of one asset must stay, and strictly between which agents start, `None` for no limit on
+    that side. A cost that has parameters is best an
     `equinox.Module` like `Quadratic`, or a `jax.tree_util.Partial`: its parameters are then those of the market.
 
     For several assets `trading_cost` is a symmetric positive definite matrix, and costs are of a vector of positions.
@@ -68,6 +71,10 @@ class PriceFormation(eqx.Module):
             )
         if jnp.ndim(self.noise):
             raise EquilibriumError(f"noise has shape {jnp.shape(self.noise)}: give one number")
+        if not is_traced(self.noise) and float(self.noise) < 0:
+            raise EquilibriumError(f"noise is {self.noise}: give a number that is not negative")
+        if shape and not is_traced(self.trading_cost) and not np.allclose(self.trading_cost, jnp.asarray(self.trading_cost).T):
+            raise EquilibriumError(f"trading_cost is {self.trading_cost}: give a symmetric matrix")
         if self.limits is not None:
             self._check_limits()
 
@@ -76,6 +83,8 @@ class PriceFormation(eqx.Module):
             raise EquilibriumError(f"limits is {self.limits!r}: give a pair (low, high), with None for no limit on a side")
         low, high = self.limits
         lower, upper = -np.inf if low is None else low, np.inf if high is None else high
+        if jnp.ndim(lower) or jnp.ndim(upper):
+            raise EquilibriumError(f"limits are {low} and {high}: give one number on each side, or None")
         if not is_traced(self.limits) and not lower < upper:
             raise EquilibriumError(f"limits are {low} and {high}: give the lower one first, and None for no limit on a side")
 
@@ -96,8 +105,9 @@ class PriceFormation(eqx.Module):
         with `steps`, is not, and gives the price as an affine function of the state. `initial`: one position, an array of
         equally likely positions, or (positions, weights); for several assets a position has `assets` entries.
 
-        `solver`: `None` takes what fits the market. Quadratic costs have a `ClosedForm`; a market with noise or limits is
-        solved by `Diffusion`; one without by `Agents` where costs are convex, and else by `VanishingNoise`.
+        `solver`: `None` takes what fits the market. Quadratic costs without limits have a `ClosedForm`; a market with noise is
+        solved by `Diffusion`; one without by `Agents` where costs are convex and limits do not bind, and else by
+        `VanishingNoise`. Under a JAX transformation grids and steps cannot be chosen from values, and are coarse unless given.
 
         Raises `EquilibriumError` when an argument has the wrong shape and, unless `throw=False` or under a JAX
         transformation, when the market has no equilibrium or it was not found; then `status` tells.
@@ -126,6 +136,8 @@ class PriceFormation(eqx.Module):
                 f"supply has shape {supply.shape} and trading_cost {jnp.shape(self.trading_cost)}: for several assets give "
                 "(steps, assets) and (assets, assets), for one asset (steps,) and a number"
             )
+        if assets is not None and self.limits is not None:
+            raise EquilibriumError(f"limits are {self.limits}: with several assets there can be none, give Barrier-like costs")
         for name in ("holding", "terminal"):
             _require_cost(getattr(self, name), name, assets)
         game = Game.of(self, supply, _positive(horizon, "horizon"), *_population(initial, assets))
@@ -133,10 +145,12 @@ class PriceFormation(eqx.Module):
 
     def _with_chosen_steps(self, supply, horizon, initial, solver):
         if is_traced((self, horizon, initial)):
-            raise EquilibriumError("steps is None: under a JAX transformation a supply function needs the number of steps")
+            raise EquilibriumError(_STEPS_WANTED)
         steps = _FIRST_STEPS
         while True:
             found = self._solve_path(_step_means(supply, horizon, steps), horizon, initial, solver)
+            if is_traced(found):
+                raise EquilibriumError(_STEPS_WANTED)
             scale = float(jnp.maximum(jnp.max(jnp.abs(found.price)), 1e-300))
             # The price moves within a step too: means over steps have settled once halving them changes little.
             settled = float(jnp.max(jnp.abs(jnp.diff(found.price, axis=0)))) <= _JUMP * scale
@@ -151,18 +165,29 @@ class PriceFormation(eqx.Module):
             return Diffusion()
         if game.supply.ndim > 1:
             return Agents()
-        return _Convexity() if game.limits is None else VanishingNoise()
+        return _Convexity()
 
 
 class _Convexity(eqx.Module):
-    """Without noise: agents' own trajectories where costs prove to be convex, else the limit of vanishing noise."""
+    """Without noise: agents' own trajectories where costs prove to be convex and limits not to bind.
+
+    Else the limit of vanishing noise.
+    """
 
     def solve(self, game):
         if is_traced(game):
             wells = any(isinstance(cost, DoubleWell) for cost in (game.holding, game.terminal))
-            return (VanishingNoise() if wells else Agents()).solve(game)
-        found = Agents().solve(game)
-        return VanishingNoise().solve(game) if bool(found.status == Status.costs_not_convex) else found
+            return (VanishingNoise() if wells or game.limits else Agents()).solve(game)
+        found = Agents().solve(replace(game, limits=None))
+        if bool(found.status == Status.costs_not_convex) or not _within(found, game):
+            return VanishingNoise().solve(game)
+        return replace(found, game=game)
+
+
+def _within(found, game) -> bool:
+    """Whether all agents stay strictly inside the limits without minding them, which are then no limits to anybody."""
+    low, high = game.bounds
+    return bool(jnp.all((found.fine_positions > low) & (found.fine_positions < high)))
 
 
 def _positive(value, name):
@@ -189,6 +214,8 @@ def _require_cost(cost, name, assets):
             f"{name} gives {getattr(found, 'shape', found)} for a position of shape {shape}: give a function of one position "
             "that returns one number"
         )
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        raise EquilibriumError(f"{name} gives numbers of type {found.dtype}: give a function that returns real numbers")
 
 
 def _require_steps(steps):
@@ -213,8 +240,10 @@ def _step_means(supply, horizon, steps):
     times = (jnp.arange(steps)[:, None] + 0.5 * (1.0 + nodes)[None, :]) * (horizon / steps)
     try:
         rates = jax.vmap(jax.vmap(supply))(times)
-    except jax.errors.TracerArrayConversionError as error:
-        raise EquilibriumError("supply is a function that JAX cannot trace: write it with jax.numpy, not numpy") from error
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError, TypeError) as error:
+        raise EquilibriumError(
+            "supply is a function that JAX cannot trace: write it with jax.numpy, not numpy or math, and with jnp.where, not if"
+        ) from error
     return jnp.tensordot(rates, 0.5 * weights, axes=(1, 0))
 
 

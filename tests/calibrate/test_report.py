@@ -282,6 +282,20 @@ def test_statistics_of_series_agree_with_numpy():
     assert np.isnan(contents.statistics(np.ones(5))["lag-1 autocorrelation"])
 
 
+def test_data_that_send_a_share_towards_zero_are_not_said_to_be_silent():
+    # In logarithms what is left is as long as the prior; as a share it is a seventh of it. And the other way round.
+    rng = np.random.default_rng(0)
+    uniform = rng.uniform(0.05, 0.95, 4000)
+    draws = {
+        "share": (uniform, rng.uniform(0.0, 0.13, 4000)),
+        "scale": (np.exp(rng.normal(0, 3, 4000)), np.exp(rng.normal(5, 0.3, 4000))),
+        "nothing new": (uniform, rng.uniform(0.05, 0.95, 4000)),
+    }
+    prior, after = (xr.Dataset({name: (("chain", "draw"), pair[i][None]) for name, pair in draws.items()}) for i in range(2))
+    tree = xr.DataTree.from_dict({"posterior": after})
+    assert contents.unmoved(SimpleNamespace(sampled=list(draws)), tree, prior) == ["nothing new"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -122,7 +122,7 @@ def test_a_user_can_start_from_an_hourly_file(tmp_path):
 )
 def test_bad_input(frame, options, sentence):
     with pytest.raises((CalibrationError, data.DataError), match=sentence):
-        _ = Problem("trading_days", frame(), TradingDays(**options)).latent
+        Problem("trading_days", frame(), TradingDays(**options))
 
 
 def test_other_observations_are_refused():

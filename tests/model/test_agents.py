@@ -36,6 +36,14 @@ def bent():
     return solved(quartic, quartic)
 
 
+def test_a_compiled_function_can_return_the_equilibrium(bent):
+    def program(size):
+        cost = jax.tree_util.Partial(lambda size, x: size * x**4, size)
+        return solved(cost, cost)
+
+    assert_allclose(jax.jit(program)(1.0).price, bent.price, atol=SOLVED, rtol=0)
+
+
 def test_paths_and_prices_solve_the_whole_game_at_once(bent):
     def slope(x):
         return 4 * x**3

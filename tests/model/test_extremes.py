@@ -1,5 +1,6 @@
 """Extreme markets are solved with a certificate, or say what to change; none gives a wrong answer silently."""
 
+import math
 from collections import Counter
 
 import equinox as eqx
@@ -213,11 +214,37 @@ def test_parameters_that_are_not_finite(bad, solver):
         ({"holding": 3.0}, "holding is"),
         ({"noise": np.ones(2)}, "noise has shape"),
         ({"trading_cost": np.ones(3)}, "trading_cost has shape"),
+        ({"trading_cost": np.array([[1.0, 0.3], [0.1, 2.0]])}, "symmetric"),
+        ({"limits": (np.zeros(2), np.ones(2))}, "one number on each side"),
+        ({"holding": lambda x: jnp.round(x).astype(int)}, "real numbers"),
     ],
 )
 def test_markets_that_cannot_be_solved_say_why(arguments, sentence, solver):
     with pytest.raises(EquilibriumError, match=sentence):
         solve(**({"terminal": well} | arguments), solver=solver)
+
+
+def test_several_assets_have_no_limits():
+    market = PriceFormation(np.eye(2), lambda x: jnp.sum(x**4), limits=(0.0, 1.0))
+    with pytest.raises(EquilibriumError, match="with several assets there can be none"):
+        market.solve(np.ones((4, 2)), initial=np.full((3, 2), 0.5))
+
+
+def test_a_kinked_cost_without_noise_is_not_said_to_be_solved():
+    # At the kink agents' Newton steps go back and forth; the price was off by .013.
+    with pytest.raises(EquilibriumError, match="did not clear"):
+        solve(holding=jnp.abs, noise=0.0, solver=Agents(substeps=1), initial=np.linspace(-0.5, 0.5, 5))
+
+
+@pytest.mark.parametrize("supply", [lambda t: math.sin(t), lambda t: 1.0 if t < 0.5 else 0.0])
+def test_supply_functions_that_cannot_be_traced(supply):
+    with pytest.raises(EquilibriumError, match="supply is a function that JAX cannot trace"):
+        PriceFormation(1.0).solve(supply, steps=4)
+
+
+def test_a_supply_function_needs_steps_where_a_cost_is_traced():
+    with pytest.raises(EquilibriumError, match="steps is None"):
+        jax.jit(lambda k: PriceFormation(1.0, lambda x: k * x**4).solve(jnp.sin, initial=START).price)(2.0)
 
 
 def test_a_solver_that_does_not_fit_says_so():

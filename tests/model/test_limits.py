@@ -30,6 +30,10 @@ def at_rest():
     return {steps: solve(np.zeros(steps)) for steps in (8, 16)}
 
 
+def quartic(x):
+    return x**4
+
+
 def walls(start=(0.3, 0.3), **costs):
     return oracle.Walls(0.0, 1.0, NOISE, 1.0, 1.0, np.array(start), np.full(len(start), 1 / len(start)), **costs)
 
@@ -59,6 +63,36 @@ def test_price_with_costs_and_supply_between_walls():
     difference = np.max(np.abs(found.price - expected))
     assert difference < 1.5 * float(found.error) + GRID
     assert difference < 0.05 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("noise", [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
+def test_limits_that_do_not_bind_change_nothing(noise):
+    # Neither the grid, which was as wide as the limits, nor the solver: without noise agents were solved as a limit of noise.
+    free, wide = (
+        PriceFormation(1.0, quartic, noise=noise, limits=limits).solve(SUPPLY, initial=np.array([0.3, 0.8]))
+        for limits in (None, (-50.0, 50.0))
+    )
+    assert_allclose(wide.price, free.price, atol=float(free.error + wide.error), rtol=0)
+    assert wide.error < 1e-3
+
+
+@pytest.mark.slow
+def test_the_error_counts_what_a_wall_does_to_steps_and_grids():
+    # A storage that fills up: halving steps moves the price ten times as far as one quasi-Newton step says.
+    hours = np.arange(12)
+    supply = 0.3 * np.sin(2 * np.pi * (hours - 3) / 12)
+    market = PriceFormation(3.0, terminal=Quadratic(2.0, 2.0), noise=0.1, limits=(0.0, 3.1))
+
+    def found(points, substeps):
+        options = Diffusion(points=points, substeps=substeps)
+        return market.solve(supply, horizon=12.0, initial=np.linspace(1, 3, 5), solver=options, throw=False)
+
+    exact = found(512, 64)
+    for points, substeps in ((256, 8), (512, 8)):
+        coarse = found(points, substeps)
+        true = np.max(np.abs(coarse.price - exact.price))
+        assert true < coarse.error + exact.error
+        assert coarse.error < 5 * (true + exact.error)
 
 
 def test_positions_stay_inside():

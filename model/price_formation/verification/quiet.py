@@ -5,11 +5,15 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
 from walras.model.equilibrium import EquilibriumError
-from walras.model.price_formation.verification.game import DIVERGED, Game, Rule
+from walras.model.price_formation.verification.game import Game, Rule
 from walras.model.price_formation.verification.global_paths import LONG_STEPS, global_paths
 from walras.model.price_formation.verification.result import Verification
 from walras.model.price_formation.verification.trajectory import Trajectory
 
+_NOT_FINITE = (
+    "verify found no path of finite cost for some agent on these steps: where costs become infinite, as beyond a Barrier, and "
+    "agents come near that, cut the supply into more steps"
+)
 _PROBES = (0.005, 0.02, 0.08)  # where else basins are looked for around an agent, as parts of the grid's width
 
 
@@ -34,7 +38,7 @@ def verify_quiet(game: Game, strategy, indifference) -> Verification:
     costs = problem.cost(paths)
     best = _lowest(costs, agent, game.start.size)
     if not np.all(np.isfinite(best)):
-        raise EquilibriumError(DIVERGED)
+        raise EquilibriumError(_NOT_FINITE)
     scale = game.trading_cost * np.ptp(paths) ** 2 / game.horizon
     allowed = np.flatnonzero(costs <= best[agent] + indifference * scale)
     allowed = _distinct(paths, agent, costs, allowed, 1e-6 * width)
