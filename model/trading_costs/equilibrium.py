@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model.equilibrium import EquilibriumError, Status, all_finite, first_failure
+from walras.model.trading_costs.frictionless import Frictionless
+from walras.model.trading_costs.parameters import Parameters
 
 # Steps are too few where the figures' relative error is larger, or where agents trade away more of a deviation in the finest
 # step that is extrapolated from: errors then have no expansion in the step, and their estimate means nothing.
@@ -56,7 +58,7 @@ class TradingEquilibrium(eqx.Module):
     violation of agents' first-order conditions, and of the price's dynamics, with the steps of the solve (money / unit).
     """
 
-    market: eqx.AbstractVar[eqx.Module]
+    market: eqx.AbstractVar[Parameters]
     times: eqx.AbstractVar[Float[Array, " nodes"]]
     limit: eqx.AbstractVar[Figures]
     error: eqx.AbstractVar[Float[Array, ""]]
@@ -82,12 +84,12 @@ class TradingEquilibrium(eqx.Module):
     @property
     def liquidity_premium(self) -> Float[Array, "..."]:
         """By how much the price's drift at time 0 exceeds that of the market without trading costs."""
-        return self.drift0 - self.market.frictionless(self.times[-1]).drift0
+        return self.drift0 - Frictionless(self.market, self.times[-1]).drift0
 
     @property
     def liquidity_discount(self) -> Float[Array, "..."]:
         """By how much the price at time 0 is below that of the market without trading costs."""
-        return self.market.frictionless(self.times[-1]).price0 - self.price0
+        return Frictionless(self.market, self.times[-1]).price0 - self.price0
 
     @abstractmethod
     def simulate(self, key: Array, paths: int) -> Simulation:
@@ -127,7 +129,7 @@ def continuous_limit(column: list[Figures], horizon) -> tuple[Figures, Float[Arr
     return found._replace(traded=traded), jnp.max(jnp.stack(moved))
 
 
-def status_of(market, found: Figures, error) -> Status:
+def status_of(market: Parameters, found: Figures, error) -> Status:
     """Whether a market whose figures have that error is solved."""
     cost = jnp.asarray(market.trading_cost)
     lowest = jnp.min(jnp.linalg.eigvalsh(jax.lax.stop_gradient(cost))) if cost.ndim else cost

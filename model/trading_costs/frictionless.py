@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from walras.model.trading_costs.parameters import Parameters
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 class Frictionless(eqx.Module):
     """Price, drift and volatility of the market without trading costs, and what agents would hold."""
 
-    market: eqx.Module
+    market: Parameters
     horizon: Float[Array, ""]
 
     def volatility(self, time):

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 
 from walras.model.equilibrium import EquilibriumError, Status, is_traced
 from walras.model.trading_costs.equilibrium import Figures, Simulation, TradingEquilibrium, continuous_limit, status_of
+from walras.model.trading_costs.parameters import Parameters
 
 _LEVELS = 3  # of extrapolation: steps, 2 steps, 4 steps
 _POINTS = 201  # of the grid of positions, for each value of W
@@ -35,7 +36,7 @@ _INNER = 0.5  # the part of the grid, around its middle, where agents are
 class LatticeEquilibrium(TradingEquilibrium):
     """The equilibrium of two agents with power costs. Price, its drift and volatility, and positions are random."""
 
-    market: eqx.Module
+    market: Parameters
     times: Float[Array, " nodes"]
     limit: Figures
     error: Float[Array, ""]

@@ -1,22 +1,20 @@
 """The market whose agents trade risks of their own at a cost."""
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
 
 from walras.model.equilibrium import EquilibriumError, checked, is_traced
 from walras.model.trading_costs.frictionless import Frictionless
 from walras.model.trading_costs.lattice import LatticeEquilibrium, solve_lattice
+from walras.model.trading_costs.parameters import Parameters
 from walras.model.trading_costs.quadratic import QuadraticEquilibrium, solve_quadratic
 from walras.model.trading_costs.stationary import StationaryTrading, stationary
 
 _BALANCED = 1e-9  # of the largest endowment: what their sum may be through rounding
 
 
-class TradingCosts(eqx.Module):
+class TradingCosts(Parameters):
     """N agents who trade an asset, or several, to hedge risks of their own, at a cost (λ/q)|rate|^q.
 
     `risk_aversion` (agents,) and `endowment` (agents,); `trading_cost` λ > 0; `power` 1 < q ≤ 2; `supply`, `payoff_drift` and
@@ -30,73 +28,6 @@ class TradingCosts(eqx.Module):
     [0.473172, 0.840108, 1.122569]
     """
 
-    risk_aversion: Float[Array, " agents"]
-    endowment: Float[Array, " agents"] | Float[Array, "agents assets assets"]
-    trading_cost: Float[Array, ""] | Float[Array, "assets assets"] | float
-    power: float = eqx.field(default=2.0, static=True)
-    supply: Float[Array, ""] | Float[Array, " assets"] | float = 1.0
-    payoff_drift: Float[Array, ""] | Float[Array, " assets"] | float = 0.0
-    payoff_volatility: Float[Array, ""] | Float[Array, "assets assets"] | float = 1.0
-
-    def __check_init__(self):
-        if isinstance(self.power, Tracer | jax.Array) or not 1.0 < self.power <= 2.0:
-            raise EquilibriumError(f"power is {self.power}: give a plain number above 1 and at most 2")
-        agents = jnp.shape(self.risk_aversion)
-        if len(agents) != 1 or agents[0] < 2:
-            raise EquilibriumError(f"risk_aversion has shape {agents}: give one number for each of at least two agents")
-        if jnp.shape(self.endowment)[:1] != agents or jnp.ndim(self.endowment) not in (1, 3):
-            raise EquilibriumError(
-                f"endowment has shape {jnp.shape(self.endowment)} and risk_aversion {agents}: give one number, or for several "
-                "assets one (assets, assets) matrix, for each agent"
-            )
-        matrix = jnp.shape(self.endowment)[1:]
-        vector = matrix[:1]
-        allowed = {
-            "endowment": (matrix if len(set(matrix)) < 2 else None,),
-            "trading_cost": (matrix,),
-            "payoff_volatility": (matrix,),
-            "supply": ((), vector),
-            "payoff_drift": ((), vector),
-        }
-        for name, shapes in allowed.items():
-            shape = jnp.shape(getattr(self, name))
-            if (shape[1:] if name == "endowment" else shape) not in shapes:
-                wanted = " or ".join("one number" if found == () else str(found) for found in shapes if found is not None)
-                raise EquilibriumError(f"{name} has shape {shape}: give {wanted or 'square matrices'}, as endowment has")
-        if matrix and self.power != 2.0:
-            raise EquilibriumError(f"power is {self.power}: several assets are solved for quadratic costs, power=2, only")
-        self._check_values()
-
-    def _check_values(self):
-        for name in ("risk_aversion", "endowment", "trading_cost", "supply", "payoff_drift", "payoff_volatility"):
-            value = getattr(self, name)
-            if not is_traced(value) and not np.all(np.isfinite(np.asarray(value))):
-                raise EquilibriumError(f"{name} is {value}: give finite numbers")
-        if not is_traced(self.risk_aversion) and not np.all(np.asarray(self.risk_aversion) > 0):
-            raise EquilibriumError(f"risk_aversion is {self.risk_aversion}: give positive numbers")
-        if not is_traced(self.trading_cost):
-            cost = np.asarray(self.trading_cost)
-            positive = np.all(np.linalg.eigvalsh(cost) > 0) and np.allclose(cost, cost.T) if cost.ndim else cost > 0
-            if not positive:
-                wanted = "a symmetric positive definite matrix" if cost.ndim else "a positive number"
-                raise EquilibriumError(f"trading_cost is {self.trading_cost}: give {wanted}")
-
-    @property
-    def agents(self) -> int:
-        return jnp.shape(self.risk_aversion)[0]
-
-    @property
-    def aggregate(self) -> Float[Array, ""]:
-        """γ̄, the risk aversion of all agents together."""
-        return 1.0 / jnp.sum(1.0 / jnp.asarray(self.risk_aversion))
-
-    @property
-    def initial(self) -> Float[Array, "agents ..."]:
-        """What agents hold at first, (agents,) or (agents, assets): each its share of the supply of risk."""
-        supply = jnp.broadcast_to(jnp.asarray(self.supply, float), jnp.shape(self.endowment)[1:2])
-        share = self.aggregate / jnp.asarray(self.risk_aversion)
-        return share.reshape(-1, *[1] * supply.ndim) * supply
-
     def solve(self, horizon: float, steps: int, *, throw: bool = True) -> QuadraticEquilibrium | LatticeEquilibrium:
         """The equilibrium over [0, horizon], in which agents trade at `steps` equal steps.
 
@@ -104,7 +35,7 @@ class TradingCosts(eqx.Module):
         multiples of it, with their `error`; everything else is of the equilibrium with `steps` steps itself.
 
         Quadratic costs have a backward recursion, for any number of agents and assets. Other powers are solved for two agents
-        whose risks offset each other, on a lattice; for more, train a `Generative` solver.
+        whose risks offset each other, on a lattice.
 
         Raises `EquilibriumError` for arguments that are not solved and, unless `throw=False` or under a JAX transformation,
         when steps are too coarse; then `status` tells.

@@ -15,13 +15,13 @@ first-order conditions, weighted by 1/γₙ:
 from functools import partial
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model.equilibrium import Status
 from walras.model.trading_costs.equilibrium import Figures, Simulation, TradingEquilibrium, continuous_limit, status_of
+from walras.model.trading_costs.parameters import Parameters
 
 _LEVELS = 4  # of extrapolation: steps, 2 steps, 4 steps, 8 steps
 
@@ -38,7 +38,7 @@ class _Arrays(NamedTuple):
     volatility: Float[Array, "d d"]
 
     @classmethod
-    def of(cls, market):
+    def of(cls, market: Parameters):
         endowment = jnp.asarray(market.endowment, float)
         assets = endowment.shape[1] if endowment.ndim == 3 else 1
         return cls(
@@ -90,7 +90,7 @@ class QuadraticEquilibrium(TradingEquilibrium):
     `volatility` is (steps,) or (steps, assets, assets); `recursion` has the coefficients of all else.
     """
 
-    market: eqx.Module
+    market: Parameters
     times: Float[Array, " nodes"]
     limit: Figures
     error: Float[Array, ""]
@@ -253,9 +253,11 @@ def _residual(arrays: _Arrays, found: Recursion, horizon):
         order = jnp.einsum("ij,njk->nik", arrays.cost, maps.rate - ahead) - length * (maps.drift[None] - risk)
         return jnp.max(jnp.stack([jnp.max(jnp.abs(term)) for term in (dynamics, drifted, diffused, order)]))
 
-    later = [jnp.concatenate([path[1:], jnp.zeros_like(path[:1])]) for path in (found.feedback, found.exposure)]
-    rows = (found.feedback, found.exposure, found.volatility, *later, price[:-1], price[1:], constant[:-1], constant[1:])
-    return jnp.max(jax.vmap(at)(*rows))
+    next_feedback, next_exposure = (
+        jnp.concatenate([path[1:], jnp.zeros_like(path[:1])]) for path in (found.feedback, found.exposure)
+    )
+    own, prices = (found.feedback, found.exposure, found.volatility), (price[:-1], price[1:], constant[:-1], constant[1:])
+    return jnp.max(jax.vmap(at)(*own, next_feedback, next_exposure, *prices))
 
 
 @jax.jit

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.model.equilibrium import Status, all_finite, first_failure
+from walras.model.trading_costs.parameters import Parameters
 from walras.model.trading_costs.small_costs import shape
 
 
@@ -27,7 +28,7 @@ class StationaryTrading(eqx.Module):
     multiple of z.
     """
 
-    market: eqx.Module
+    market: Parameters
     volatility: Float[Array, ""]
     reversion: Float[Array, ""]
     scale: Float[Array, ""]
