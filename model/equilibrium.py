@@ -17,6 +17,14 @@ class Status(eqx.Enumeration):
         "agents' problems are not convex, and this market is then not solved: give a positive trading_cost, and Quadratic "
         "costs non-negative strengths (or write such a cost as a function)"
     )
+    risks_not_offset = (
+        "agents' risks do not offset each other, and this market is then solved for quadratic costs and a finite horizon only: "
+        "give endowments whose sum is zero, or power=2"
+    )
+    volatility_not_positive = (
+        "trading costs and asymmetric risk aversions leave the price no positive volatility: give a smaller trading_cost or "
+        "endowment, or risk aversions that are nearer to each other"
+    )
     not_stationary = (
         "the market has no stationary equilibrium because its stock never settles: give a positive depreciation, or a "
         "positive demand slope together with a positive holding strength, and a positive supply reversion"

@@ -90,22 +90,28 @@ class DiffusionEquilibrium(DualEquilibrium):
 
 @eqx.filter_jit
 def _error_between_walls(equilibrium):
-    """How far the price moves on half the steps, and on two thirds of the grid's spacing, each solved anew.
+    """How far the price moves on two thirds of the grid's spacing, and there on half the steps, each solved anew.
 
-    The force of a wall is no part of the preconditioner, so that one step with it would not tell; and near a wall both errors
-    fall more slowly than with the square of the step, and may be of opposite signs.
+    The force of a wall is no part of the preconditioner, so that one step with it would not tell; near a wall the error of
+    the steps falls more slowly than with their square, and may be of the other sign than the grid's. Infinite if either
+    solve fails.
     """
     game, chosen, multipliers = equilibrium.game, equilibrium.discretisation, equilibrium.multipliers
     scale = length_scale(game) / game.horizon
     found = costate_of(multipliers)
 
-    def moved(dual, start):
-        better = costate_of(maximise(dual, start, scale, chosen.tolerance).multipliers)
-        return jnp.max(jnp.abs(step_means(better, game.steps) - step_means(found, game.steps)))
+    def solved(dual, start):
+        better = maximise(dual, start, scale, chosen.tolerance)
+        failed = ~(better.residual <= 10 * chosen.tolerance * scale)
+        return jnp.where(failed, jnp.inf, costate_of(better.multipliers))
 
-    in_time = HopfCole.of(equilibrium.fine.refined(2), equilibrium.grid, chosen.log_domain)
-    in_space = HopfCole.of(equilibrium.fine, equilibrium.finer_grid, chosen.log_domain)
-    return _FIRST_ORDER * moved(in_time, halved_multipliers(found)) + _FINER_GRID * moved(in_space, multipliers)
+    def apart(one, other):
+        return jnp.max(jnp.abs(step_means(one, game.steps) - step_means(other, game.steps)))
+
+    in_space = solved(HopfCole.of(equilibrium.fine, equilibrium.finer_grid, chosen.log_domain), multipliers)
+    # Kernels of half the steps are narrower, for which the grid itself may be too coarse.
+    in_time = solved(equilibrium.finer_dual(), halved_multipliers(in_space))
+    return jnp.nan_to_num(_FIRST_ORDER * apart(in_time, in_space) + _FINER_GRID * apart(in_space, found), nan=jnp.inf)
 
 
 @eqx.filter_jit

@@ -82,7 +82,10 @@ def on_chosen_substeps[E: DualEquilibrium](solve: Callable[[int, E | None], E], 
         finer = solve(min(most, found.substeps * 2 ** max(1, math.ceil(0.5 * math.log2(error / accuracy)))), found)
         if not bool(finer.status == Status.solved):
             break  # a solution whose `error` is larger than asked for is better than none
-        found, error = finer, relative_error(finer)
+        finer_error = relative_error(finer)
+        if not finer_error < error:
+            break  # on a grid of its own, more steps need not be better
+        found, error = finer, finer_error
     if not error <= max(accuracy, _USELESS):
         found = eqx.tree_at(lambda e: e.status, found, Status.steps_too_coarse)
     return found

@@ -88,9 +88,9 @@ class HopfCole(Dual):
 
     `nodes` are the grid's, and `distance` (steps, points) is y there at each time; `cost` the time-weighted V (and Ψ) there,
     `bend` their second derivatives. `kernel` (band, reached) is the heat kernel from the nodes of a tile to those within its
-    reach; between walls it differs by tile, (tiles, band, reached), and `tilt` (steps − 1,) is m/(σ²h) for each step, zero
-    without walls. `first` (agents,) is where agents are on the grid after the first step if they only take in supply, `entry`
-    (agents, near) the heat kernel from there to the nodes `near` them.
+    reach; between walls it differs by tile, (tiles, band, reached), and `tilt` (steps − 1,) is m/(σ²h) for each step. `first`
+    (agents,) is where agents are on the grid after the first step if they only take in supply, `entry` (agents, near) the heat
+    kernel from there to the nodes `near` them.
     """
 
     trading_cost: Float[Array, ""]
@@ -101,7 +101,7 @@ class HopfCole(Dual):
     cost: Float[Array, "steps points"]
     bend: Float[Array, "steps points"]
     kernel: Float[Array, "..."]
-    tilt: Float[Array, " steps_less_one"]
+    tilt: Float[Array, " steps_less_one"] | None
     first: Float[Array, " agents"]
     entry: Float[Array, "agents near"]
     near: Int[Array, "agents near"]
@@ -124,7 +124,6 @@ class HopfCole(Dual):
         cost = weighted(values)
         heat = Heat(game.noise**2 * h, grid, game.limits)
         kernel = heat.between()
-        moved = jnp.diff(mean)[1:]
         first, entry, near = heat.entering(game.initial, mean)
         return cls(
             trading_cost=game.trading_cost,
@@ -135,7 +134,7 @@ class HopfCole(Dual):
             cost=bounded(cost, epsilon),
             bend=jax.lax.stop_gradient(weighted(curvature)),
             kernel=kernel if log_domain else jnp.exp(kernel),
-            tilt=moved / heat.variance if game.limits else jnp.zeros_like(moved),
+            tilt=jnp.diff(mean)[1:] / heat.variance if game.limits else None,
             first=first,
             entry=entry,
             near=near,
@@ -184,8 +183,11 @@ class HopfCole(Dual):
 
         def back(log_value, row):
             exponent, tilt = row
-            tilted = tilt * self.nodes
-            ahead = transport(self.kernel, log_value + tilted) - tilted - 0.5 * variance * tilt**2
+            if tilt is None:
+                ahead = transport(self.kernel, log_value)
+            else:
+                tilted = tilt * self.nodes
+                ahead = transport(self.kernel, log_value + tilted) - tilted - 0.5 * variance * tilt**2
             return exponent + ahead, (log_value, ahead)
 
         first, (later, ahead) = jax.lax.scan(back, exponents[-1], (exponents[:-1], self.tilt), reverse=True)
@@ -212,7 +214,9 @@ class HopfCole(Dual):
         """How far agents move on average in a step, at most (units), and how far a tile lets them."""
         present = flow.mass[:-1] > 1e-12 * jnp.max(flow.mass[:-1], axis=1, keepdims=True)
         variance = self._variance
-        moves = variance * (jnp.asarray(jnp.gradient(flow.log_ahead, self.grid.spacing, axis=1)) + self.tilt[:, None])
+        moves = variance * jnp.asarray(jnp.gradient(flow.log_ahead, self.grid.spacing, axis=1))
+        if self.tilt is not None:  # on a grid that stands still agents also move with the mean
+            moves = moves + variance * self.tilt[:, None]
         farthest = jnp.max(jnp.where(present, jnp.abs(moves), 0.0), initial=0.0)
         arrival = jax.nn.softmax(self.entry + flow.log_value[0][self.near], axis=1)
         entered = jnp.sum(arrival * self.grid.nodes()[self.near], axis=1) - self.first

@@ -16,6 +16,7 @@ from walras.model.trading_costs.parameters import Parameters
 # Steps are too few where the figures' relative error is larger, or where agents trade away more of a deviation in the finest
 # step that is extrapolated from: errors then have no expansion in the step, and their estimate means nothing.
 _LARGEST_ERROR, _MOST_TRADED = 0.01, 0.5
+_SMALL_DRIFT = 0.01
 
 
 class Figures(NamedTuple):
@@ -113,7 +114,8 @@ def continuous_limit(column: list[Figures], horizon) -> tuple[Figures, Float[Arr
     """The limit of figures of steps, 2 steps, 4 steps, …, whose errors have an expansion in powers of the step (Richardson).
 
     And the largest relative error: how far the last order of extrapolation moved it. Errors of the price are in units of
-    what it earns over the horizon, those of an agent's welfare in units of the largest. `traded` is that of the last level.
+    what it earns over the horizon, but at least a hundredth of its risk, those of an agent's welfare in units of the largest.
+    `traded` is that of the last level.
     """
     traded = jax.lax.stop_gradient(column[-1].traded)
     before = column[-1]
@@ -121,7 +123,10 @@ def continuous_limit(column: list[Figures], horizon) -> tuple[Figures, Float[Arr
         before, weight = column[-1], 1.0 / (2**order - 1)
         column = [jax.tree.map(lambda coarse, fine, w=weight: fine + w * (fine - coarse), *pair) for pair in pairwise(column)]
     (found,) = column
-    scales = found.drift * horizon, found.drift, found.volatility, found.welfare
+    # Where drift is small, as with little supply, risk says what matters.
+    risk = jnp.max(jnp.abs(found.volatility)) / jnp.sqrt(horizon)
+    drift = jnp.maximum(jnp.max(jnp.abs(found.drift)), _SMALL_DRIFT * risk)
+    scales = drift * horizon, drift, found.volatility, jnp.maximum(jnp.max(jnp.abs(found.welfare)), 1e-300)
     moved = [
         jnp.max(jnp.abs(now - then)) / jnp.max(jnp.abs(scale))
         for now, then, scale in zip(found[:4], before[:4], scales, strict=True)
@@ -129,12 +134,13 @@ def continuous_limit(column: list[Figures], horizon) -> tuple[Figures, Float[Arr
     return found._replace(traded=traded), jnp.max(jnp.stack(moved))
 
 
-def status_of(market: Parameters, found: Figures, error) -> Status:
-    """Whether a market whose figures have that error is solved."""
+def status_of(market: Parameters, found: Figures, error, *failures) -> Status:
+    """Whether a market whose figures have that error is solved; `failures` are others, graver than that."""
     cost = jnp.asarray(market.trading_cost)
     lowest = jnp.min(jnp.linalg.eigvalsh(jax.lax.stop_gradient(cost))) if cost.ndim else cost
     return first_failure(
         (~(jnp.min(jnp.asarray(market.risk_aversion)) > 0) | ~(lowest > 0), Status.not_convex),
+        *failures,
         (~all_finite(found), Status.not_finite),
         (~(error <= _LARGEST_ERROR) | ~(found.traded <= _MOST_TRADED), Status.steps_too_coarse),
     )

@@ -8,12 +8,9 @@ With Ξ = Σξⁿ, the volatility solves dσ/dt = γ̄ σ Ξ back from α, and
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from walras.model.trading_costs.parameters import Parameters
-
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 class Frictionless(eqx.Module):
@@ -40,9 +37,23 @@ class Frictionless(eqx.Module):
 
     @property
     def price0(self) -> Float[Array, "..."]:
-        half = 0.5 * self.horizon
-        premium = sum(w * self._variance_of_supply(half * (1.0 + x)) for x, w in zip(_NODES, _WEIGHTS, strict=True))
-        return jnp.asarray(self.market.payoff_drift) * self.horizon - self.market.aggregate * half * premium
+        return jnp.asarray(self.market.payoff_drift) * self.horizon - self.market.aggregate * self._premium()
+
+    def _premium(self):
+        """∫ σσᵀ s dt: for one asset the integral of an exponential, for several a block of a matrix's (Van Loan)."""
+        market = self.market
+        decay = -market.aggregate * jnp.sum(jnp.asarray(market.endowment, float), axis=0)
+        alpha = jnp.asarray(market.payoff_volatility, float)
+        if decay.ndim == 0:
+            grown = 2.0 * decay * self.horizon
+            small = jnp.abs(grown) < 1e-8
+            safe = jnp.where(small, 1.0, grown)
+            return alpha**2 * self._supply * self.horizon * jnp.where(small, 1.0 + 0.5 * grown, jnp.expm1(safe) / safe)
+        assets = decay.shape[0]
+        blocks = jnp.block([[-decay, jnp.eye(assets)], [jnp.zeros((assets, assets)), decay.T]])
+        exponential = jax.scipy.linalg.expm(blocks * self.horizon)
+        gathered = exponential[assets:, assets:].T @ exponential[:assets, assets:]
+        return alpha @ gathered @ alpha.T @ self._supply
 
     def position(self, time, shock) -> Float[Array, "agents ..."]:
         """What agents hold, (agents,) or (agents, assets), at one time and value of W, a number or (assets,)."""

@@ -8,11 +8,13 @@ its first one, Y its marginal cost of trading, R = E Σ σ²D of the steps ahead
 
 a prime marking the next step, and ΔR/ΔW half the difference between its two values over √D. All are known once the position
 ψ′ that is held over the step is: so they are computed on a grid of ψ′, and belong to the position ψ = ψ′ − Dφ̇ before the trade.
-There is no equation to solve, and no error but that of interpolating in ψ. Y falls as ψ grows, so ψ grows with ψ′.
+There is no equation to solve, and no error but those of interpolating in ψ and of leaving out what lies beyond six standard
+deviations. Y falls as ψ grows, so ψ grows with ψ′.
 
 What matters is how far ψ is from −ξW/α, where there is no risk: each value of W has its grid around that.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -24,13 +26,14 @@ from jaxtyping import Array, Float
 
 from walras.model.equilibrium import EquilibriumError, Status, is_traced
 from walras.model.trading_costs.equilibrium import Figures, Simulation, TradingEquilibrium, continuous_limit, status_of
-from walras.model.trading_costs.parameters import Parameters
+from walras.model.trading_costs.parameters import BALANCED, Parameters
 
 _LEVELS = 3  # of extrapolation: steps, 2 steps, 4 steps
 _POINTS = 201  # of the grid of positions, for each value of W
 _GRADING = 3.0  # they lie a third as far apart in the middle as they would evenly, and errors are a tenth
 _REACH = 6.0  # of the lattice, in standard deviations of W, and of the grid in those of positions
-_INNER = 0.5  # the part of the grid, around its middle, where agents are
+_INNER = 0.5  # the part of the grid's width, around its middle, where agents are
+_INTERPOLATED = 0.01  # relative to the marginal costs of usual deviations: a residual beyond which the grid does not do
 
 
 class LatticeEquilibrium(TradingEquilibrium):
@@ -51,11 +54,21 @@ class LatticeEquilibrium(TradingEquilibrium):
         """Paths along increments of W that are ±√D each (paths, steps)."""
         increments = self._require_increments(increments)
         size = jnp.sqrt(self.times[1] - self.times[0])
-        if not is_traced(increments) and not np.allclose(np.abs(increments), size, rtol=1e-6):
+        if not is_traced((increments, size)) and not np.allclose(np.abs(increments), size, rtol=1e-6, atol=0.0):
             raise EquilibriumError(
                 f"increments are not all ±{float(size):.6g}: power costs are solved on a lattice of such moves"
             )
+        farthest = np.max(np.abs(np.cumsum(np.sign(increments), axis=1)), initial=0) if not is_traced(increments) else 0
+        if farthest > reach(self.times.size - 1):
+            raise EquilibriumError(
+                f"increments take W {farthest:.0f} moves away, beyond {_REACH:.0f} standard deviations: give likelier ones"
+            )
         return _along(self.market, self.times, increments > 0)
+
+
+def reach(steps: int) -> int:
+    """How many moves away from the start the lattice goes."""
+    return min(steps, math.ceil(_REACH * math.sqrt(steps)))
 
 
 class Table(NamedTuple):
@@ -100,7 +113,7 @@ class Lattice(eqx.Module):
     @property
     def middle(self) -> int:
         """The index of W = 0 among the levels."""
-        return min(self.steps, int(-(-_REACH * self.steps**0.5 // 1)))
+        return reach(self.steps)
 
     @property
     def levels(self) -> Float[Array, " levels"]:
@@ -202,13 +215,21 @@ def interpolate(nodes: Float[Array, " points"], values: Float[Array, "points col
 def solve_lattice(market, horizon, steps) -> LatticeEquilibrium:
     """The equilibrium with `steps` steps, and the limit of continuous trading."""
     limit, error = continuous_limit([figures(market, horizon, steps * 2**level) for level in range(_LEVELS)], horizon)
+    lattice = Lattice.of(market, horizon, steps)
+    residual, usual = _residual(lattice)
     return LatticeEquilibrium(
         market=market,
         times=jnp.linspace(0.0, 1.0, steps + 1) * horizon,
         limit=limit,
         error=error,
-        residual=_residual(Lattice.of(market, horizon, steps)),
-        status=status_of(market, limit, error),
+        residual=residual,
+        status=status_of(
+            market,
+            limit,
+            error,
+            (market.unshared > BALANCED, Status.risks_not_offset),
+            (~(residual <= _INTERPOLATED * usual), Status.steps_too_coarse),
+        ),
     )
 
 
@@ -217,9 +238,10 @@ def figures(market, horizon, steps) -> Figures:
     """Those of trading at `steps` steps."""
     lattice = Lattice.of(market, horizon, steps)
     grid = lattice.grid()
-    table, sigma = jax.lax.scan(lambda later, _: lattice.back(later, grid), lattice.last(), None, length=steps)
+    start = lattice.last(), jnp.full_like(grid, lattice.payoff[1])
+    (table, sigma), _ = jax.lax.scan(lambda later, _: (lattice.back(later[0], grid), None), start, None, length=steps)
     marginal, variance, *welfare = _at(table.position, table.values, lattice)
-    (now,) = _at(grid, sigma[-1, ..., None], lattice)
+    (now,) = _at(table.position, sigma[..., None], lattice)
     drift = lattice.aggregate * lattice.supply * now**2
     # Where W = 0 there is no risk at the first position: what is traded of a deviation of the usual size from it.
     before, after = table.position[lattice.middle], grid[lattice.middle]
@@ -234,18 +256,20 @@ def _at(positions, values, lattice):
 
 
 def _residual(lattice: Lattice):
-    """The largest |Y − Y computed anew| half-way between the nodes, where agents are."""
+    """The largest |Y − Y computed anew| half-way between the nodes, where agents are; and the largest |Y| there."""
     grid = lattice.grid()
-    inner = slice(int(0.5 * (1 - _INNER) * _POINTS), int(0.5 * (1 + _INNER) * _POINTS))
+    part = math.asinh(_INNER * math.sinh(_GRADING)) / _GRADING
+    inner = slice(int(0.5 * (1 - part) * _POINTS), int(0.5 * (1 + part) * _POINTS))
 
     def back(later, _):
         table, _ = lattice.back(later, grid)
         between = 0.5 * (table.position[:, 1:] + table.position[:, :-1])[:, inner]
         found = jax.vmap(interpolate)(table.position, table.values, between)[..., 0]
         anew, _ = lattice.back(later, between + lattice.step * lattice.rate(found))
-        return table, jnp.max(jnp.abs(found - anew.values[..., 0]))
+        return table, (jnp.max(jnp.abs(found - anew.values[..., 0])), jnp.max(jnp.abs(found)))
 
-    return jnp.max(jax.lax.scan(back, lattice.last(), None, length=lattice.steps)[1])
+    off, sizes = jax.lax.scan(back, lattice.last(), None, length=lattice.steps)[1]
+    return jnp.max(off), jnp.maximum(jnp.max(sizes), 1e-300)
 
 
 @jax.jit

@@ -4,14 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from walras.model.equilibrium import EquilibriumError, checked, is_traced
+from walras.model.equilibrium import EquilibriumError, checked, is_traced, require_double_precision
 from walras.model.trading_costs.frictionless import Frictionless
 from walras.model.trading_costs.lattice import LatticeEquilibrium, solve_lattice
-from walras.model.trading_costs.parameters import Parameters
+from walras.model.trading_costs.parameters import BALANCED, Parameters
 from walras.model.trading_costs.quadratic import QuadraticEquilibrium, solve_quadratic
 from walras.model.trading_costs.stationary import StationaryTrading, stationary
-
-_BALANCED = 1e-9  # of the largest endowment: what their sum may be through rounding
 
 
 class TradingCosts(Parameters):
@@ -40,10 +38,10 @@ class TradingCosts(Parameters):
         Raises `EquilibriumError` for arguments that are not solved and, unless `throw=False` or under a JAX transformation,
         when steps are too coarse; then `status` tells.
         """
-        if not isinstance(steps, int | np.integer) or steps < 1:
+        require_double_precision()
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
             raise EquilibriumError(f"steps is {steps}: give a whole number of at least 1, such as 32")
-        if not isinstance(horizon, Tracer) and not (jnp.ndim(horizon) == 0 and float(horizon) > 0):
-            raise EquilibriumError(f"horizon is {horizon}: give one positive number")
+        self._require_horizon(horizon)
         if self.power == 2.0:
             return checked(solve_quadratic(self, horizon, int(steps)), throw)
         self._require_two_balanced_agents(f"power is {self.power}")
@@ -51,30 +49,33 @@ class TradingCosts(Parameters):
 
     def frictionless(self, horizon: float) -> Frictionless:
         """The benchmark without trading costs, in closed form."""
+        self._require_horizon(horizon)
         return Frictionless(self, jnp.asarray(horizon, float))
 
-    def stationary(self, *, leading_order: bool = False) -> StationaryTrading:
+    def stationary(self, *, leading_order: bool = False, throw: bool = True) -> StationaryTrading:
         """Two agents far from the horizon, whose positions have settled into their stationary law.
 
         With quadratic costs exact; for other powers, and with `leading_order=True`, to leading order in small costs, in which
         the price's volatility is that of the payoff. Raises `EquilibriumError` for more agents, several assets, or risks
         that do not offset each other.
         """
+        require_double_precision()
         self._require_two_balanced_agents("the stationary market")
         if self.power != 2.0 and not leading_order:
             raise EquilibriumError(f"power is {self.power}: the stationary market is then known with leading_order=True only")
-        return stationary(self, leading_order)
+        return checked(stationary(self, leading_order), throw)
+
+    def _require_horizon(self, horizon):
+        if not isinstance(horizon, Tracer) and not (jnp.ndim(horizon) == 0 and 0 < float(horizon) < np.inf):
+            raise EquilibriumError(f"horizon is {horizon}: give one positive number")
 
     def _require_two_balanced_agents(self, what):
         shape = jnp.shape(self.endowment)
         if shape != (2,):
             raise EquilibriumError(
-                f"endowment has shape {shape}: {what}, which is solved for two agents and one asset; give those, or power=2"
+                f"endowment has shape {shape}: {what}, which is solved for two agents and one asset; give those"
             )
-        if is_traced(self.endowment):
-            return
-        endowment = np.asarray(self.endowment)
-        if abs(endowment.sum()) > _BALANCED * np.max(np.abs(endowment)):
+        if not is_traced(self.endowment) and self.unshared > BALANCED:
             raise EquilibriumError(
-                f"endowment is {endowment}: {what}, which is solved for risks that offset each other; give a sum of zero"
+                f"endowment is {self.endowment}: {what}, which is solved for risks that offset each other; give a sum of zero"
             )

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 
 from walras.model.equilibrium import EquilibriumError, is_traced
 
+BALANCED = 1e-9  # of the largest endowment: what their sum may be through rounding
+
 
 class Parameters(eqx.Module):
     """The fields of `TradingCosts`, which says what they are."""
@@ -44,8 +46,10 @@ class Parameters(eqx.Module):
         for name, shapes in allowed.items():
             shape = jnp.shape(getattr(self, name))
             if (shape[1:] if name == "endowment" else shape) not in shapes:
-                wanted = " or ".join("one number" if found == () else str(found) for found in shapes if found is not None)
-                raise EquilibriumError(f"{name} has shape {shape}: give {wanted or 'square matrices'}, as endowment has")
+                if name == "endowment":
+                    raise EquilibriumError(f"endowment has shape {shape}: give one number or a square matrix for each agent")
+                wanted = " or ".join(dict.fromkeys("one number" if found == () else str(found) for found in shapes))
+                raise EquilibriumError(f"{name} has shape {shape}: give {wanted}, for as many assets as endowment has")
         if matrix and self.power != 2.0:
             raise EquilibriumError(f"power is {self.power}: several assets are solved for quadratic costs, power=2, only")
         self._check_values()
@@ -57,6 +61,11 @@ class Parameters(eqx.Module):
                 raise EquilibriumError(f"{name} is {value}: give finite numbers")
         if not is_traced(self.risk_aversion) and not np.all(np.asarray(self.risk_aversion) > 0):
             raise EquilibriumError(f"risk_aversion is {self.risk_aversion}: give positive numbers")
+        if not is_traced(self.payoff_volatility):
+            volatility = np.asarray(self.payoff_volatility)
+            if not (np.linalg.matrix_rank(volatility) == len(volatility) if volatility.ndim else volatility > 0):
+                wanted = "a matrix that can be inverted" if volatility.ndim else "a positive number"
+                raise EquilibriumError(f"payoff_volatility is {self.payoff_volatility}: give {wanted}")
         if not is_traced(self.trading_cost):
             cost = np.asarray(self.trading_cost)
             positive = np.all(np.linalg.eigvalsh(cost) > 0) and np.allclose(cost, cost.T) if cost.ndim else cost > 0
@@ -65,13 +74,15 @@ class Parameters(eqx.Module):
                 raise EquilibriumError(f"trading_cost is {self.trading_cost}: give {wanted}")
 
     @property
-    def agents(self) -> int:
-        return jnp.shape(self.risk_aversion)[0]
-
-    @property
     def aggregate(self) -> Float[Array, ""]:
         """γ̄, the risk aversion of all agents together."""
         return 1.0 / jnp.sum(1.0 / jnp.asarray(self.risk_aversion))
+
+    @property
+    def unshared(self) -> Float[Array, ""]:
+        """|Σξ| relative to the largest |ξ|: the risk that agents cannot offset among themselves."""
+        endowment = jnp.asarray(self.endowment)
+        return jnp.max(jnp.abs(jnp.sum(endowment, axis=0))) / jnp.maximum(jnp.max(jnp.abs(endowment)), 1e-300)
 
     @property
     def initial(self) -> Float[Array, "agents ..."]:

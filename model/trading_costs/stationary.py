@@ -14,18 +14,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.model.equilibrium import Status, all_finite, first_failure
-from walras.model.trading_costs.parameters import Parameters
+from walras.model.trading_costs.parameters import BALANCED, Parameters
 from walras.model.trading_costs.small_costs import shape
 
 
 class StationaryTrading(eqx.Module):
     """The stationary law of positions and trading of two agents.
 
-    `volatility` σ; `reversion` k of positions (1 / time; E[−zφ̇]/E z² where costs are not quadratic); `scale` ℓ of deviations;
-    `position_sd` the standard deviation of the first agent's position around what it would hold without costs (units), and
-    `turnover` the mean units traded per time; `cost` what trading costs each agent on average (money / time);
-    `risk_cost` what its deviations cost it, (c₂σ²/2) E z²; `drift` = (γ̄sσ², ½(γ¹−γ²)σ²), the price's drift as a constant and a
-    multiple of z.
+    `volatility` σ of the price (money / (unit · √time)); `reversion` k of positions (1 / time; E[−zφ̇]/E z² where costs are not
+    quadratic); `scale` ℓ of deviations and `position_sd` the standard deviation of the first agent's position around what it
+    would hold without costs (units); `turnover` the mean units traded per time; `cost` what trading costs each on average, and
+    `risk_cost` what deviations cost the two on average, (c₂σ²/2) E z² (money / time); `drift` = (γ̄sσ², ½(γ¹−γ²)σ²), that of
+    the price as a constant and a multiple of z.
     """
 
     market: Parameters
@@ -55,7 +55,8 @@ class StationaryTrading(eqx.Module):
 def stationary(market, leading_order: bool) -> StationaryTrading:
     """The stationary law; with `leading_order` with the payoff's volatility in place of the price's."""
     q = market.power
-    gamma, xi = jnp.asarray(market.risk_aversion, float), jnp.asarray(market.endowment, float)[0]
+    gamma = jnp.asarray(market.risk_aversion, float)
+    xi = 0.5 * (jnp.asarray(market.endowment, float)[0] - jnp.asarray(market.endowment, float)[1])
     lam, alpha = jnp.asarray(market.trading_cost, float), jnp.asarray(market.payoff_volatility, float)
     mean_aversion, asymmetry = 0.5 * (gamma[0] + gamma[1]), (gamma[1] - gamma[0]) / (gamma[0] + gamma[1])
     sigma = alpha if leading_order else alpha + asymmetry * xi * jnp.sqrt(lam * mean_aversion)
@@ -73,10 +74,15 @@ def stationary(market, leading_order: bool) -> StationaryTrading:
         "cost": lam / q * speed**q * form.mean(form.rate**q),
         "risk_cost": 0.5 * mean_aversion * sigma**2 * spread**2,
     }
-    bad = ~(lam > 0) | ~jnp.all(gamma > 0) | ~(sigma > 0)
+    bad = ~(lam > 0) | ~jnp.all(gamma > 0)
     return StationaryTrading(
         market=market,
         **figures,
         drift=(market.aggregate * market.supply * sigma**2, 0.5 * (gamma[0] - gamma[1]) * sigma**2),
-        status=first_failure((bad, Status.not_convex), (~all_finite(figures), Status.not_finite)),
+        status=first_failure(
+            (bad, Status.not_convex),
+            (market.unshared > BALANCED, Status.risks_not_offset),
+            (~(sigma > 0), Status.volatility_not_positive),
+            (~all_finite(figures), Status.not_finite),
+        ),
     )

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from oracles import trading_costs as tree
 
-from walras.model import EquilibriumError, TradingCosts
+from walras.model import EquilibriumError, Status, TradingCosts
 from walras.model.trading_costs import lattice, quadratic
 from walras.model.trading_costs.small_costs import shape
 
@@ -70,6 +70,25 @@ def test_simulated_markets_clear_and_end_at_the_payoff():
         found.along(jnp.ones((2, 16)))
 
 
+def test_paths_that_leave_the_lattice_are_refused():
+    found = market(1.5).solve(0.4, 40)
+    with pytest.raises(EquilibriumError, match="beyond 6 standard deviations"):
+        found.along(jnp.full((1, 40), np.sqrt(0.4 / 40)))
+
+
+def test_risks_that_do_not_offset_each_other_are_found_under_a_transformation_too():
+    def status(second):
+        case = TradingCosts(jnp.array([1.0, 2.0]), jnp.array([3.0, second]), 0.01, power=1.5)
+        return case.solve(0.4, 16).status, case.stationary(leading_order=True).status
+
+    finite, settled = jax.jit(status)(-1.0)
+    assert bool(finite == Status.risks_not_offset)
+    assert bool(settled == Status.risks_not_offset)
+    finite, settled = jax.jit(status)(-3.0)
+    assert bool(finite == Status.solved)
+    assert bool(settled == Status.solved)
+
+
 def test_derivatives_equal_differences():
     def outputs(theta):
         found = market(1.5, (1.0 + theta, 2.0), 3.0 - theta, 0.01 * (1 + 2 * theta), supply=1 + theta)
@@ -116,7 +135,8 @@ def test_small_costs_are_a_fixed_share_of_what_deviations_cost(power):
     # Mean trading cost = (2/q) · (c₂α²/2) E z², whatever the parameters.
     found = market(power, (1.0, 3.0), 2.0, 0.03, payoff_volatility=1.3).stationary(leading_order=True)
     assert_allclose(found.cost, 2.0 / power * found.risk_cost, rtol=1e-6)
-    assert_allclose(jnp.abs(found.rate(jnp.array([0.1]))), -found.rate(jnp.array([-0.1])) * -1, rtol=1e-12)
+    assert_allclose(found.rate(jnp.array([-0.1])), -found.rate(jnp.array([0.1])), rtol=1e-12)
+    assert found.rate(jnp.array([0.1])) < 0
 
 
 @pytest.mark.statistical

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from oracles import trading_costs as tree
+from scipy.integrate import quad
 
 from walras.model import EquilibriumError, Status, TradingCosts
 from walras.model.trading_costs import quadratic
@@ -162,6 +163,24 @@ def test_the_frictionless_benchmark_is_the_limit_also_with_risks_that_nobody_can
     assert_allclose(jnp.sum(held, axis=0), jnp.broadcast_to(jnp.asarray(case.supply), held.shape[1:]), atol=1e-12)
 
 
+def test_a_market_without_net_supply_is_solved():
+    found = market([1, 2], [3, -3], 0.01, supply=0.0).solve(0.4, 32)
+    assert_allclose((found.price0, found.drift0), (0.8, 0.0), atol=1e-12)
+    # Volatility does not depend on supply where it is known in advance.
+    assert_allclose(found.volatility0, CONTINUOUS["two agents"][4][2], atol=PUBLISHED, rtol=0)
+
+
+@pytest.mark.parametrize("shared", [0.0, 1e-9, 3.0, 300.0, -3.0])
+def test_the_frictionless_price_is_the_integral_of_its_drift(shared):
+    bench = market([1, 2], [3.0 + shared, -3.0], 0.1, supply=2.0).frictionless(1.5)
+
+    def drift(t):
+        return float(bench.volatility(t)) ** 2 * 2.0 * 2 / 3  # σ² s γ̄
+
+    expected = 3.0 - quad(drift, 0.0, 1.5, points=(1.45, 1.49), epsabs=1e-13)[0]
+    assert_allclose(bench.price0, expected, rtol=1e-9)
+
+
 def test_simulated_markets_clear_and_end_at_the_payoff():
     found = market([1, 2, 3], [2, -1, -1], 0.05, supply=4.0).solve(0.5, 16)
     paths = found.simulate(jax.random.key(0), 7)
@@ -246,11 +265,14 @@ BAD = {
     "risk aversion": ({"risk_aversion": [1.0, -2.0]}, "positive numbers"),
     "shapes": ({"endowment": [1.0, 2.0, 3.0]}, "endowment has shape"),
     "trading cost": ({"trading_cost": 0.0}, "trading_cost is 0.0: give a positive number"),
+    "no volatility": ({"payoff_volatility": 0.0}, "payoff_volatility is 0.0: give a positive number"),
+    "negative volatility": ({"payoff_volatility": -1.0}, "payoff_volatility is -1.0: give a positive number"),
     "infinite": ({"payoff_volatility": np.inf}, "payoff_volatility is inf: give finite numbers"),
     "not a number": ({"endowment": [np.nan, 1.0]}, "endowment is .*: give finite numbers"),
     "low power": ({"power": 1.0}, "power is 1.0"),
     "high power": ({"power": 2.5}, "power is 2.5"),
-    "vector supply": ({"supply": np.ones(2)}, "supply has shape"),
+    "vector supply": ({"supply": np.ones(2)}, "supply has shape .*: give one number, for"),
+    "three dimensions": ({"endowment": np.zeros((2, 2, 3))}, "one number or a square matrix for each agent"),
     "one cost for two assets": ({"endowment": np.zeros((2, 2, 2))}, "trading_cost has shape"),
 }
 
@@ -270,6 +292,8 @@ def test_bad_input_ends_in_one_sentence(name):
     [
         ({"horizon": 0.0, "steps": 8}, "horizon is 0.0"),
         ({"horizon": np.nan, "steps": 8}, "horizon is nan"),
+        ({"horizon": np.inf, "steps": 8}, "horizon is inf"),
+        ({"horizon": 1.0, "steps": True}, "steps is True"),
         ({"horizon": 1.0, "steps": 0}, "steps is 0"),
         ({"horizon": 1.0, "steps": 2.5}, "steps is 2.5"),
     ],
