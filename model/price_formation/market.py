@@ -40,8 +40,8 @@ class PriceFormation(eqx.Module):
     (money): any function of one position, written with jax.numpy, or `None` for no cost; `noise` σ ≥ 0 the agents'
     idiosyncratic noise in units / √time, on which the price of a market with quadratic costs does not depend; `limits`
     (low, high) between which positions of one asset must stay, and strictly between which agents start, `None` for no limit on
-    that side. A cost that has parameters is best an
-    `equinox.Module` like `Quadratic`, or a `jax.tree_util.Partial`: its parameters are then those of the market.
+    that side. A cost that has parameters is best an `equinox.Module` like `Quadratic`, or a `jax.tree_util.Partial`: its
+    parameters are then those of the market.
 
     For several assets `trading_cost` is a symmetric positive definite matrix, and costs are of a vector of positions.
     Source: Gomes–Saúde, arXiv 1807.07088; several assets and general costs: Wang–Wu Fung–Nurbekyan, arXiv 2506.04169.

@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 from walras.model.equilibrium import EquilibriumError, Status, is_traced
 from walras.model.trading_costs.equilibrium import Figures, Simulation, TradingEquilibrium, continuous_limit, status_of
 from walras.model.trading_costs.parameters import BALANCED, Parameters
+from walras.model.trading_costs.small_costs import scale
 
 _LEVELS = 3  # of extrapolation: steps, 2 steps, 4 steps
 _POINTS = 201  # of the grid of positions, for each value of W
@@ -136,7 +137,7 @@ class Lattice(eqx.Module):
         """
         q, alpha, horizon = self.power, self.payoff[1], self.step * self.steps
         c = jnp.abs(self.endowment[0]) / alpha
-        settled = (self.trading_cost / q * c ** (2 * q) / (2 ** (q - 1) * self.mean_aversion * alpha**2)) ** (1 / (q + 2))
+        settled = scale(self.trading_cost, q, c, self.mean_aversion, alpha)
         settled = jnp.where(c > 0, settled, 1.0)  # without risks there is no trade, and any width serves
         untraded = jnp.where(c > 0, c * jnp.sqrt(horizon), 1.0)
         frictional = jnp.abs(self.asymmetry) * c * self.trading_cost * (c**2 / (2 * settled)) ** (q - 1) * 2 / (q * settled)

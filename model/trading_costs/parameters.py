@@ -36,8 +36,9 @@ class Parameters(eqx.Module):
             )
         matrix = jnp.shape(self.endowment)[1:]
         vector = matrix[:1]
+        if len(set(matrix)) > 1:
+            raise EquilibriumError(f"endowment has shape {agents + matrix}: give one number or a square matrix for each agent")
         allowed = {
-            "endowment": (matrix if len(set(matrix)) < 2 else None,),
             "trading_cost": (matrix,),
             "payoff_volatility": (matrix,),
             "supply": ((), vector),
@@ -45,9 +46,7 @@ class Parameters(eqx.Module):
         }
         for name, shapes in allowed.items():
             shape = jnp.shape(getattr(self, name))
-            if (shape[1:] if name == "endowment" else shape) not in shapes:
-                if name == "endowment":
-                    raise EquilibriumError(f"endowment has shape {shape}: give one number or a square matrix for each agent")
+            if shape not in shapes:
                 wanted = " or ".join(dict.fromkeys("one number" if found == () else str(found) for found in shapes))
                 raise EquilibriumError(f"{name} has shape {shape}: give {wanted}, for as many assets as endowment has")
         if matrix and self.power != 2.0:

@@ -67,6 +67,11 @@ class _Arrays(NamedTuple):
         return jnp.diag(gamma[:-1]) - ((gamma[:-1] - gamma[-1]) / agents)[None]
 
     @property
+    def per_cost(self) -> Float[Array, "md md"]:
+        """Λ⁻¹ for each agent, which takes marginal costs to rates."""
+        return jnp.kron(jnp.eye(self.price_weights.size), jnp.linalg.inv(self.cost))
+
+    @property
     def hedges(self) -> Float[Array, "m d d"]:
         """h, how the shock moves each agent's wish to trade."""
         weighted = self.risk_aversion[:, None, None] * self.endowment
@@ -138,8 +143,8 @@ def _figures(market, arrays, found, horizon):
     sigma = found.volatility[0]
     price = arrays.drift * horizon - arrays.aggregate * found.variance[0] @ arrays.supply
     drift = arrays.aggregate * sigma @ sigma.T @ arrays.supply
-    per_cost = jnp.kron(jnp.eye(arrays.price_weights.size), jnp.linalg.inv(arrays.cost))
-    traded = jnp.linalg.norm(jax.lax.stop_gradient(horizon / found.feedback.shape[0] * per_cost @ found.feedback[0]), ord=2)
+    share = horizon / found.feedback.shape[0] * arrays.per_cost @ found.feedback[0]
+    traded = jnp.linalg.norm(jax.lax.stop_gradient(share), ord=2)
     if jnp.ndim(market.endowment) == 1:
         price, drift, sigma = price[0], drift[0], sigma[0, 0]
     return Figures(price, drift, sigma, found.welfare[0], traded)
@@ -150,7 +155,7 @@ def _recursion(arrays: _Arrays, horizon, steps) -> Recursion:
     length = horizon / steps
     size = agents * assets
     total = jnp.sum(arrays.endowment, axis=0)
-    per_cost = jnp.kron(jnp.eye(agents), jnp.linalg.inv(arrays.cost))
+    per_cost = arrays.per_cost
 
     def back(later, _):
         feedback, exposure, ahead, variance, welfare, bend = later

@@ -32,6 +32,12 @@ class Shape(NamedTuple):
         return 2.0 * float(simpson(values * self.density, x=self.deviation))
 
 
+def scale(trading_cost, power: float, exposure, mean_aversion, volatility):
+    """ℓ, in units, where c = `exposure` |ξ|/σ; of numbers or JAX arrays."""
+    risk = 2 ** (power - 1) * mean_aversion * volatility**2
+    return (trading_cost / power * exposure ** (2 * power) / risk) ** (1 / (power + 2))
+
+
 @lru_cache
 def shape(power: float) -> Shape:
     """The solution for one power 1 < q ≤ 2."""

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from walras.model.equilibrium import Status, all_finite, first_failure
 from walras.model.trading_costs.parameters import BALANCED, Parameters
-from walras.model.trading_costs.small_costs import shape
+from walras.model.trading_costs.small_costs import scale, shape
 
 
 class StationaryTrading(eqx.Module):
@@ -48,8 +48,8 @@ class StationaryTrading(eqx.Module):
 
     @property
     def _speed(self):
-        c = jnp.abs(jnp.asarray(self.market.endowment)[0]) / self.volatility
-        return c**2 / (2.0 * self.scale)
+        """c²/2ℓ."""
+        return self.reversion * self.position_sd**2 / self.scale
 
 
 def stationary(market, leading_order: bool) -> StationaryTrading:
@@ -61,14 +61,14 @@ def stationary(market, leading_order: bool) -> StationaryTrading:
     mean_aversion, asymmetry = 0.5 * (gamma[0] + gamma[1]), (gamma[1] - gamma[0]) / (gamma[0] + gamma[1])
     sigma = alpha if leading_order else alpha + asymmetry * xi * jnp.sqrt(lam * mean_aversion)
     c = jnp.abs(xi) / sigma
-    scale = ((lam / q) * c ** (2 * q) / (2 ** (q - 1) * mean_aversion * sigma**2)) ** (1 / (q + 2))
+    length = scale(lam, q, c, mean_aversion, sigma)
     form = shape(q)
-    speed = c**2 / (2.0 * scale)
-    spread = scale * np.sqrt(form.mean(form.deviation**2))
+    speed = c**2 / (2.0 * length)
+    spread = length * np.sqrt(form.mean(form.deviation**2))
     figures = {
         "volatility": sigma,
         "reversion": c**2 / (2.0 * spread**2),
-        "scale": scale,
+        "scale": length,
         "position_sd": spread,
         "turnover": speed * form.mean(form.rate),
         "cost": lam / q * speed**q * form.mean(form.rate**q),

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ CLOSED += ["2018-12-05"]
 class Holidays(holiday.AbstractHolidayCalendar):
     """Of the New York Stock Exchange, 1998 to 2021."""
 
-    rules = [  # noqa: RUF012 - the name and the type are those of pandas
+    rules: ClassVar[list] = [
         holiday.Holiday("New Year", month=1, day=1, observance=holiday.sunday_to_monday),
         holiday.USMartinLutherKingJr,
         holiday.USPresidentsDay,
