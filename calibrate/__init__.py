@@ -6,7 +6,7 @@ from walras.calibrate.errors import CalibrationError
 from walras.calibrate.fitting import fit
 from walras.calibrate.law import IndependentRows, Law, OneStepAhead
 from walras.calibrate.observation import Observation
-from walras.calibrate.predictive import forecast, posterior_predictive, prior_predictive
+from walras.calibrate.predictive import forecast, posterior_predictive, predictive_statistics, prior_predictive
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.price_formation.stochastic import StochasticPrices
 from walras.calibrate.price_formation.trading_days import TradingDays
@@ -15,6 +15,7 @@ from walras.calibrate.problem import Problem
 from walras.calibrate.registry import Market, markets
 from walras.calibrate.reporting import report
 from walras.calibrate.samplers import NUTS
+from walras.calibrate.trading_costs.volume import PriceAndVolume
 from walras.calibrate.tree import load, priors, save
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Observation",
     "OneStepAhead",
     "Parameter",
+    "PriceAndVolume",
     "Prior",
     "Problem",
     "StochasticPrices",
@@ -39,6 +41,7 @@ __all__ = [
     "load",
     "markets",
     "posterior_predictive",
+    "predictive_statistics",
     "prior_predictive",
     "priors",
     "report",

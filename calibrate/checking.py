@@ -8,6 +8,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from walras.calibrate.predictive import predictive_statistics
 from walras.calibrate.problem import Problem
 
 type Verdict = Literal["pass", "warn", "fail"]
@@ -90,6 +91,7 @@ def check(problem: Problem, tree: xr.DataTree) -> Report:
             "the market has no equilibrium in much of the prior: narrow the priors",
         ),
         *misfit(tree),
+        *unlike(problem, tree),
     ]
     return Report(r_hat, bulk, divergences, failures, tuple(checks))
 
@@ -141,7 +143,7 @@ def misfit(tree: xr.DataTree) -> list[Check]:
             "forecast_calibration",
             _below(shape, _MISFIT_LEVEL, 0.0),
             shape,
-            "one-step-ahead errors are not normal with the predicted spread: fit logs of the price, or heavier-tailed noise",
+            "one-step-ahead errors are not normal with the predicted spread: fit logs, or heavier-tailed noise",
         ),
         Check(
             "forecast_correlation",
@@ -155,6 +157,19 @@ def misfit(tree: xr.DataTree) -> list[Check]:
             _correlation_p(scores**2),
             "large errors follow large errors: the volatility is not constant, widen forecasts or model it",
         ),
+    ]
+
+
+def unlike(problem: Problem, tree: xr.DataTree) -> list[Check]:
+    """Checks of the statistics that the observation names, where the tree has replications: two-sided p-values."""
+    return [
+        Check(
+            f"replicated: {name}",
+            _below(2.0 * min(row["p"], 1.0 - row["p"]), _MISFIT_LEVEL, 0.0),
+            row["observed"],
+            f"replications have {row['5 %']:.3g} to {row['95 %']:.3g}, so the market does not explain this of the data",
+        )
+        for name, row in predictive_statistics(problem, tree).iterrows()
     ]
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 from walras.calibrate import samplers
 from walras.calibrate.predictive import pointwise, prior_draws
 from walras.calibrate.problem import Problem
-from walras.calibrate.progress import Bar
+from walras.calibrate.progress import sampling_bar
 from walras.calibrate.samplers import NUTS, Progress
 from walras.calibrate.tree import assemble, describe
 
@@ -35,7 +35,7 @@ def fit(
     sample_key, path_key, prior_key = jax.random.split(key, 3)
     sampler = NUTS() if sampler is None else sampler
     if progress is True:
-        with Bar() as bar:
+        with sampling_bar() as bar:
             draws = samplers.run(problem, sampler, sample_key, bar)
     else:
         draws = samplers.run(problem, sampler, sample_key, progress or None)

@@ -70,6 +70,13 @@ class Observation(ABC):
         """Named quantities of interest (such as an elasticity), reported beside the parameters."""
         return {}
 
+    def statistics(self, tables: np.ndarray) -> dict[str, np.ndarray]:
+        """Statistics of whole tables (…, rows, targets), NaN where nothing is observed, that a fit should reproduce: (…).
+
+        Beside those of each target that a report compares anyway.
+        """
+        return {}
+
     def notes(self, frame: pd.DataFrame) -> list[str]:
         """Sentences that a reader of the results must know."""
         return []

@@ -101,6 +101,27 @@ def posterior_predictive(problem: Problem, tree: xr.DataTree, *, key, draws: int
     return joined
 
 
+def predictive_statistics(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
+    """The statistics of whole tables that the observation names, in the data and in the tree's replicated tables.
+
+    A row for each: `observed`, the `5 %` and `95 %` quantiles over replications, and `p`, the share of replications in which
+    it is at least as large. Replications lack what the data lack. Empty without replications or where nothing is named.
+    """
+    columns = ["observed", "5 %", "95 %", "p"]
+    if "posterior_predictive" not in tree.children:
+        return pd.DataFrame(columns=columns)
+    observed = np.asarray(problem.observed)
+    replicated = [tree["posterior_predictive"][name].to_numpy() for name in problem.observation.targets]
+    tables = np.stack([values.reshape(-1, len(observed)) for values in replicated], axis=-1)
+    ours = problem.observation.statistics(observed)
+    theirs = problem.observation.statistics(np.where(np.isnan(observed), np.nan, tables))
+    rows = {
+        name: (float(value), *np.quantile(theirs[name], [0.05, 0.95]), float(np.mean(theirs[name] >= value)))
+        for name, value in ours.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype(float)
+
+
 def prior_draws(problem: Problem, key, draws: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draws of the prior, (1, draws, …) by name, and for each (1, draws) whether its market has no equilibrium."""
 

@@ -12,6 +12,7 @@ _MARKETS = {
     "price_formation": "walras.calibrate.price_formation.markets:FORESEEN",
     "random_supply": "walras.calibrate.price_formation.markets:RANDOM_SUPPLY",
     "stationary": "walras.calibrate.price_formation.markets:STATIONARY",
+    "trading_costs": "walras.calibrate.trading_costs.market:TRADING_COSTS",
     "trading_days": "walras.calibrate.price_formation.markets:TRADING_DAYS",
 }
 

@@ -20,7 +20,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr, ValidationError, model_validator
 
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.prior import Prior
@@ -75,7 +75,7 @@ class Spec(_Table):
     seed: int = 0
     data: DataTable
     market: MarketTable
-    observation: dict[str, StrictBool | StrictStr | list[str]] = {}
+    observation: dict[str, StrictBool | StrictStr | StrictInt | list[str]] = {}
     priors: dict[str, float | PriorTable] = {}
     sampler: dict[str, int | float | bool | str | dict[str, float]] = {}
 

@@ -15,6 +15,8 @@ from walras.model.price_formation.vanishing_noise import VanishingNoise
 from walras.model.price_formation.verification import Verification, verify
 from walras.model.supply import RandomSupply
 from walras.model.trading_costs.equilibrium import Simulation, TradingEquilibrium
+from walras.model.trading_costs.generative.solver import GenerativeEquilibrium, Surrogate, solve_generative, train_surrogate
+from walras.model.trading_costs.generative.training import Training, TrainingProgress
 from walras.model.trading_costs.market import TradingCosts
 from walras.model.trading_costs.stationary import StationaryTrading
 
@@ -26,6 +28,7 @@ __all__ = [
     "Diffusion",
     "DoubleWell",
     "EquilibriumError",
+    "GenerativeEquilibrium",
     "LinearDemand",
     "PathEquilibrium",
     "PriceFormation",
@@ -36,8 +39,11 @@ __all__ = [
     "StationaryMarket",
     "StationaryTrading",
     "Status",
+    "Surrogate",
     "TradingCosts",
     "TradingEquilibrium",
+    "Training",
+    "TrainingProgress",
     "VanishingNoise",
     "Verification",
     "density",
@@ -47,5 +53,7 @@ __all__ = [
     "plot_paths",
     "plot_price",
     "sample_paths",
+    "solve_generative",
+    "train_surrogate",
     "verify",
 ]

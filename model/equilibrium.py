@@ -63,6 +63,11 @@ class Status(eqx.Enumeration):
         "the limit of vanishing noise could not be told from the noise levels that were solved: give the solver smaller "
         "noises, or the market a positive noise, or in place of limits a Barrier"
     )
+    outside_family = (
+        "the market is not among those that the networks were trained for: give one between the two of the training, or train "
+        "for a wider family"
+    )
+    not_trained = "the networks' figures are still uncertain: train with more iterations or paths, or a smaller learning_rate"
     not_finite = (
         "the price is not finite: check that every parameter, the supply and the initial positions are finite, or "
         "rescale their units"

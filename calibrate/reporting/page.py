@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from walras.calibrate.checking import Report, check
 from walras.calibrate.errors import CalibrationError
+from walras.calibrate.predictive import predictive_statistics
 from walras.calibrate.problem import Problem
 from walras.calibrate.reporting import contents, plots, tables
 from walras.calibrate.reporting.numbers import listed, number, percent
@@ -135,11 +136,14 @@ def _predictive(problem: Problem, tree: xr.DataTree) -> dict[str, Any]:
         for statistic, p in contents.replication_p(tree, name).items()
         if not 0.01 <= p <= 0.99
     ]
+    whole = predictive_statistics(problem, tree)
+    odd += [f"the {name}" for name, row in whole.iterrows() if not 0.01 <= row["p"] <= 0.99]
     series = [{"name": n, "image": _embed(plots.plot_replications(tree, n), f"simulated and observed {n}")} for n in names]
     errors = None
     if contents.target(problem) in tree["observed_data"]:
         errors = _embed(plots.plot_forecast_errors(tree), "one-step-ahead errors")
-    return {"series": series, "odd": listed(odd) if odd else "", "errors": errors}
+    table = tables.from_frame(whole.rename_axis("statistic")) if len(whole) else None
+    return {"series": series, "odd": listed(odd) if odd else "", "whole": table, "errors": errors}
 
 
 def _scores(comparison) -> dict[str, Any] | None:

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from walras.model.equilibrium import EquilibriumError, Status, all_finite, first_failure
+from walras.model.equilibrium import EquilibriumError, Status, all_finite, first_failure, is_traced
 from walras.model.trading_costs.frictionless import Frictionless
 from walras.model.trading_costs.parameters import Parameters
 
@@ -108,6 +110,27 @@ class TradingEquilibrium(eqx.Module):
                 f"increments have shape {increments.shape}: give (paths, {', '.join(map(str, wanted))}), one for each step"
             )
         return increments
+
+    def _require_lattice_moves(self, increments) -> Float[Array, "paths steps"]:
+        increments = self._require_increments(increments)
+        size = jnp.sqrt(self.times[1] - self.times[0])
+        if not is_traced((increments, size)) and not np.allclose(np.abs(increments), size, rtol=1e-6, atol=0.0):
+            raise EquilibriumError(
+                f"increments are not all ±{float(size):.6g}: this market is solved on a lattice of such moves"
+            )
+        return increments
+
+
+def require_horizon(horizon):
+    """Raise unless it is one positive number, or not known yet."""
+    if not isinstance(horizon, Tracer) and not (jnp.ndim(horizon) == 0 and 0 < float(horizon) < np.inf):
+        raise EquilibriumError(f"horizon is {horizon}: give one positive number")
+
+
+def require_steps(steps):
+    """Raise unless it is a whole number of at least 1."""
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+        raise EquilibriumError(f"steps is {steps}: give a whole number of at least 1, such as 32")
 
 
 def continuous_limit(column: list[Figures], horizon) -> tuple[Figures, Float[Array, ""]]:

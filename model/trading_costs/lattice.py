@@ -53,12 +53,7 @@ class LatticeEquilibrium(TradingEquilibrium):
 
     def along(self, increments):
         """Paths along increments of W that are ±√D each (paths, steps)."""
-        increments = self._require_increments(increments)
-        size = jnp.sqrt(self.times[1] - self.times[0])
-        if not is_traced((increments, size)) and not np.allclose(np.abs(increments), size, rtol=1e-6, atol=0.0):
-            raise EquilibriumError(
-                f"increments are not all ±{float(size):.6g}: power costs are solved on a lattice of such moves"
-            )
+        increments = self._require_lattice_moves(increments)
         farthest = np.max(np.abs(np.cumsum(np.sign(increments), axis=1)), initial=0) if not is_traced(increments) else 0
         if farthest > reach(self.times.size - 1):
             raise EquilibriumError(

@@ -1,10 +1,9 @@
 """The market whose agents trade risks of their own at a cost."""
 
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from walras.model.equilibrium import EquilibriumError, checked, is_traced, require_double_precision
+from walras.model.trading_costs.equilibrium import require_horizon, require_steps
 from walras.model.trading_costs.frictionless import Frictionless
 from walras.model.trading_costs.lattice import LatticeEquilibrium, solve_lattice
 from walras.model.trading_costs.parameters import BALANCED, Parameters
@@ -26,6 +25,29 @@ class TradingCosts(Parameters):
     [0.473172, 0.840108, 1.122569]
     """
 
+    @classmethod
+    def matching(
+        cls, *, volatility, drift, turnover, reversion, supply=1.0, asymmetry=1 / 3, leading_order: bool = False
+    ) -> "TradingCosts":
+        """Two agents with quadratic costs whose stationary market has these moments, all numbers.
+
+        `volatility` σ of the price; its mean `drift` γ̄sσ² (money / (unit · time)); `turnover` E|φ̇| (units / time); `reversion`
+        k of positions (1 / time); `supply` s; `asymmetry` ε = (γ² − γ¹)/(γ¹ + γ²), which moments hardly tell. To be read as
+        `stationary` with the same `leading_order`. Differentiable; not valid where the `payoff_volatility` is not positive.
+        """
+        aggregate = drift / (supply * volatility**2)
+        mean_aversion = 2.0 * aggregate / (1.0 - asymmetry**2)
+        trading_cost = mean_aversion * (volatility / reversion) ** 2
+        exposure = turnover * volatility * jnp.sqrt(jnp.pi / reversion)
+        shift = 0.0 if leading_order else asymmetry * exposure * mean_aversion * volatility / reversion
+        return cls(
+            risk_aversion=mean_aversion * jnp.stack([1.0 - jnp.asarray(asymmetry), 1.0 + jnp.asarray(asymmetry)]),
+            endowment=exposure * jnp.array([1.0, -1.0]),
+            trading_cost=trading_cost,
+            supply=supply,
+            payoff_volatility=volatility - shift,
+        )
+
     def solve(self, horizon: float, steps: int, *, throw: bool = True) -> QuadraticEquilibrium | LatticeEquilibrium:
         """The equilibrium over [0, horizon], in which agents trade at `steps` equal steps.
 
@@ -39,9 +61,8 @@ class TradingCosts(Parameters):
         when steps are too coarse; then `status` tells.
         """
         require_double_precision()
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-            raise EquilibriumError(f"steps is {steps}: give a whole number of at least 1, such as 32")
-        self._require_horizon(horizon)
+        require_steps(steps)
+        require_horizon(horizon)
         if self.power == 2.0:
             return checked(solve_quadratic(self, horizon, int(steps)), throw)
         self._require_two_balanced_agents(f"power is {self.power}")
@@ -49,7 +70,7 @@ class TradingCosts(Parameters):
 
     def frictionless(self, horizon: float) -> Frictionless:
         """The benchmark without trading costs, in closed form."""
-        self._require_horizon(horizon)
+        require_horizon(horizon)
         return Frictionless(self, jnp.asarray(horizon, float))
 
     def stationary(self, *, leading_order: bool = False, throw: bool = True) -> StationaryTrading:
@@ -64,10 +85,6 @@ class TradingCosts(Parameters):
         if self.power != 2.0 and not leading_order:
             raise EquilibriumError(f"power is {self.power}: the stationary market is then known with leading_order=True only")
         return checked(stationary(self, leading_order), throw)
-
-    def _require_horizon(self, horizon):
-        if not isinstance(horizon, Tracer) and not (jnp.ndim(horizon) == 0 and 0 < float(horizon) < np.inf):
-            raise EquilibriumError(f"horizon is {horizon}: give one positive number")
 
     def _require_two_balanced_agents(self, what):
         shape = jnp.shape(self.endowment)

@@ -65,7 +65,7 @@ def fit(
     from walras.calibrate import run
     from walras.calibrate.fitting import fit as fit_problem
     from walras.calibrate.predictive import posterior_predictive
-    from walras.calibrate.progress import Bar
+    from walras.calibrate.progress import sampling_bar
     from walras.calibrate.reporting import report as write_report
     from walras.calibrate.spec import Spec
 
@@ -75,7 +75,7 @@ def fit(
     folder = run.claim(out)
     for note in problem.observation.notes(problem.data):
         console.print(f"note: {note}", markup=False)
-    with Bar(console=console) as bar:
+    with sampling_bar(console) as bar:
         tree = fit_problem(problem, sampler, key=run.key_of(specification), progress=bar)
     tree = posterior_predictive(problem, tree, key=run.key_of(specification, 1), draws=min(100, sampler.draws))
     judged = run.write(folder, specification, problem, tree)

@@ -1,0 +1,1 @@
+"""Calibrating markets with trading costs."""

@@ -1,0 +1,257 @@
+"""What a training gives: the equilibrium of a market, or a surrogate for a family of them."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from walras.model.equilibrium import EquilibriumError, Status, all_finite, checked, first_failure
+from walras.model.trading_costs.equilibrium import Figures, Simulation, TradingEquilibrium, require_horizon, require_steps
+from walras.model.trading_costs.generative.family import Family
+from walras.model.trading_costs.generative.game import Game
+from walras.model.trading_costs.generative.link import Step, along, gathered, link, walk
+from walras.model.trading_costs.generative.networks import Networks
+from walras.model.trading_costs.generative.residuals import Residuals, residuals
+from walras.model.trading_costs.generative.training import Training, TrainingProgress, train
+from walras.model.trading_costs.parameters import Parameters
+from walras.progress import Bar
+
+_LARGEST_ERROR = 0.02  # of the figures, as estimated, beyond which networks are not trained
+_JUDGES = 4096  # paths from which errors are estimated
+_MOST_TRADED = 1.0  # steps longer than agents take to trade say little about continuous trading
+
+type Report = bool | Callable[[TrainingProgress], None]
+
+
+def solve_generative(
+    market: Parameters,
+    horizon: float,
+    steps: int,
+    *,
+    key: Array,
+    training: Training | None = None,
+    checkpoint: str | Path | None = None,
+    progress: Report = False,
+    throw: bool = True,
+) -> "GenerativeEquilibrium":
+    """The equilibrium of any number of agents with costs of any power, one asset, in which they trade at `steps` equal steps.
+
+    By networks that are trained for it (see `Training`), which takes minutes. `checkpoint`: a file that the training is
+    written to and goes on from. `progress`: True for a bar, or a function of `TrainingProgress`. Raises `EquilibriumError`
+    for arguments that are not solved, and, unless `throw=False`, when the networks' errors are still large; `status` tells.
+    """
+    surrogate = train_surrogate(
+        market, market, horizon, steps, key=key, training=training, checkpoint=checkpoint, progress=progress
+    )
+    return checked(surrogate.equilibrium(market, key=jax.random.fold_in(key, 1)), throw)
+
+
+def train_surrogate(
+    low: Parameters,
+    high: Parameters,
+    horizon: float,
+    steps: int,
+    *,
+    key: Array,
+    training: Training | None = None,
+    checkpoint: str | Path | None = None,
+    progress: Report = False,
+) -> "Surrogate":
+    """One training for all markets between `low` and `high`, as `solve_generative`.
+
+    Each field that differs between the two moves along the segment between its values, all its entries together, and
+    geometrically where no entry changes its sign.
+    """
+    require_horizon(horizon)
+    require_steps(steps)
+    family, training = Family.between(low, high), Training() if training is None else training
+    run = partial(train, family, float(horizon), int(steps), training, key, checkpoint)
+    if progress is True:
+        with Bar("training", _note) as bar:
+            networks = run(bar)
+    else:
+        networks = run(progress or None)
+    return Surrogate(family, networks, jnp.asarray(horizon, float), int(steps))
+
+
+def _note(report: TrainingProgress) -> str:
+    return f"losses {report.generator:.1e}, {report.discriminator:.1e}"
+
+
+class SurrogateFigures(NamedTuple):
+    """Price, drift and volatility at time 0, as of any equilibrium."""
+
+    price0: Float[Array, ""]
+    drift0: Float[Array, ""]
+    volatility0: Float[Array, ""]
+    status: Status
+
+
+class HeldOut(NamedTuple):
+    """Estimated relative errors (markets,) of markets that were drawn anew from the family, and those markets."""
+
+    error: Float[Array, " markets"]
+    markets: Parameters
+
+
+class Surrogate(eqx.Module):
+    """Networks for all markets of a family: call it with one to have its figures, differentiable in the market's parameters.
+
+    A market outside the family, or one whose fields are not all on their segments, has a `status` that says so.
+    """
+
+    family: Family
+    networks: Networks
+    horizon: Float[Array, ""]
+    steps: int = eqx.field(static=True)
+
+    def __call__(self, market: Parameters) -> SurrogateFigures:
+        self._require_agents(market)
+        game, place = self._placed(market)
+        price, drift, volatility = _figures(market, link(self.networks, game, place, 0, *_start(game)), self.horizon)
+        status = first_failure(
+            (~self.family.contains(market), Status.outside_family),
+            (~all_finite((price, drift, volatility)), Status.not_finite),
+        )
+        return SurrogateFigures(price, drift, volatility, status)
+
+    def equilibrium(self, market: Parameters, *, key: Array) -> "GenerativeEquilibrium":
+        """All of the equilibrium of one market; its errors and welfare are estimated on random paths."""
+        self._require_agents(market)
+        game, place = self._placed(market)
+        limit, error, residual = _judged(self.networks, market, game, place, self.horizon, key)
+        status = first_failure(
+            (~self.family.contains(market), Status.outside_family),
+            (~all_finite(limit), Status.not_finite),
+            (~(limit.traded <= _MOST_TRADED), Status.steps_too_coarse),
+            (~(error <= _LARGEST_ERROR), Status.not_trained),
+        )
+        times = jnp.linspace(0.0, 1.0, self.steps + 1) * self.horizon
+        return GenerativeEquilibrium(market, times, limit, error, residual, status, self.networks, game, place)
+
+    def held_out(self, key: Array, markets: int = 32) -> HeldOut:
+        """How large errors are, as estimated, in markets that training did not see."""
+        place_key, path_key = jax.random.split(key)
+        places = jax.random.uniform(place_key, (markets, len(self.family.varying)), minval=-1.0, maxval=1.0)
+
+        def one(row):
+            place, key = row
+            market = self.family.at(place)
+            return _judged(self.networks, market, *self._placed(market), self.horizon, key)[1]
+
+        errors = jax.lax.map(one, (places, jax.random.split(path_key, markets)))
+        return HeldOut(errors, jax.vmap(self.family.at)(places))
+
+    def _placed(self, market):
+        place = self.family.place(market).astype(jnp.float32)
+        return Game.of(market, self.horizon, self.steps), place
+
+    def _require_agents(self, market):
+        shape, wanted = jnp.shape(market.endowment), jnp.shape(self.family.low.endowment)
+        if shape != wanted or market.power != self.family.low.power:
+            raise EquilibriumError(
+                f"the market has endowments of shape {shape} and power {market.power}: the networks were trained for "
+                f"{wanted} and {self.family.low.power}"
+            )
+
+
+class GenerativeEquilibrium(TradingEquilibrium):
+    """An equilibrium as its networks have it. Price, its drift and volatility, and positions are random.
+
+    Unlike that of other solvers, its figures at time 0 are those of trading at these steps. `error` is how much the first-order
+    conditions on random paths would have them otherwise, relative; `residual` the root mean square, over those paths, of how
+    much a step's condition misses (money / unit). `residuals` is an account that shares nothing with the training.
+    """
+
+    market: Parameters
+    times: Float[Array, " nodes"]
+    limit: Figures
+    error: Float[Array, ""]
+    residual: Float[Array, ""]
+    status: Status
+    networks: Networks
+    game: Game
+    place: Float[Array, " places"]
+
+    def simulate(self, key, paths):
+        """Random paths on the lattice: W moves by ±√D in each step."""
+        return self._along(jax.random.rademacher(key, (paths, self.game.steps), jnp.float32))
+
+    def along(self, increments):
+        """Paths along increments of W that are ±√D each (paths, steps)."""
+        increments = self._require_lattice_moves(increments)
+        return self._along(jnp.sign(increments).astype(jnp.float32))
+
+    def residuals(self, key: Array, states: int = 64, paths: int = 1024) -> Residuals:
+        """What agents lose sight of: clearing, the price's end and first-order conditions, by simulation from fresh states."""
+        return residuals(self.networks, self.game, self.place, key, states, paths)
+
+    def _along(self, moves) -> Simulation:
+        return _simulation(self.networks, self.market, self.game, self.place, self.times, moves)
+
+
+def _start(game: Game):
+    return jnp.zeros((), jnp.float32), jnp.zeros_like(game.initial)
+
+
+def _figures(market, first: Step, horizon):
+    price = jnp.asarray(market.payoff_drift, float) * horizon + first.excess
+    return price, first.drift.astype(float), first.volatility.astype(float)
+
+
+@eqx.filter_jit
+def _judged(networks, market, game: Game, place, horizon, key):
+    """Figures, their relative error, and the root mean square of what first-order conditions miss, from random paths."""
+    moves = jax.random.rademacher(key, (_JUDGES, game.steps), jnp.float32)
+
+    def one(moves):
+        shock, moved = walk(networks, game, place, moves)
+        found = along(networks, game, place, (shock, moved))
+        held = game.initial[None] + found.moved
+        exposed = found.volatility[:, None] * held + shock[:, None] * game.endowment[None]
+        paid = game.cost / game.power * jnp.abs(found.rate) ** game.power
+        earned = found.drift[:, None] * held - 0.5 * game.risk_aversion[None] * exposed**2 - paid
+        _, price = gathered(game, found)
+        missed = jnp.mean(jnp.square(found.marginal_gap))
+        now = shock / jnp.sqrt(game.horizon)
+        controls = jnp.stack([jnp.mean(now), now[-1], jnp.mean(now**2), now[-1] ** 2])
+        return jnp.sum(earned, axis=0) * game.step, controls, price[0], price[min(1, game.steps - 1)], missed
+
+    worth, controls, start, second, missed = jax.lax.map(one, moves, batch_size=256)
+    price, drift, volatility = _figures(market, link(networks, game, place, 0, *_start(game)), horizon)
+    # What is gathered from the second date on, less at down than at up, is missing from the volatility.
+    slope = jnp.mean(moves[:, 0] * second) / game.move
+    scale = jnp.maximum(jnp.abs(drift) * horizon, 0.01 * volatility * jnp.sqrt(horizon))
+    error = jnp.maximum(jnp.abs(jnp.mean(start)) / scale, 2.0 * jnp.abs(slope) / volatility)
+    before = (game.steps - 1) / game.steps
+    welfare = _controlled(worth, controls, jnp.array([0.0, 0.0, 0.5 * before, before], jnp.float32))
+    figures = Figures(price, drift, volatility, welfare.astype(float), game.step / game.trading_time)
+    return figures, error.astype(float), jnp.sqrt(jnp.mean(missed)).astype(float)
+
+
+def _controlled(values, controls, expected):
+    """The mean of `values` (paths, columns), with `controls` (paths, controls), of known means, as control variates."""
+    known = jnp.concatenate([jnp.ones_like(controls[:, :1]), controls - expected[None]], axis=1)
+    return jnp.linalg.lstsq(known, values)[0][0]
+
+
+@eqx.filter_jit
+def _simulation(networks, market, game: Game, place, times, moves) -> Simulation:
+    def one(moves):
+        shock, moved = walk(networks, game, place, moves)
+        found = along(networks, game, place, (shock, moved))
+        last = shock[-1] + moves[-1] * game.move
+        shocks = jnp.append(shock, last).astype(float)
+        excess = jnp.append(found.excess, jnp.zeros((), jnp.float32))
+        moved = jnp.concatenate([moved, found.moved[-1:]]).astype(float)
+        return shocks, excess.astype(float), moved, found.rate.astype(float)
+
+    shock, excess, moved, rate = jax.vmap(one)(moves)
+    payoff = jnp.asarray(market.payoff_drift, float) * times[-1]
+    price = payoff + jnp.asarray(market.payoff_volatility, float) * shock + excess
+    return Simulation(times, shock, price, market.initial + moved, rate)
