@@ -17,7 +17,12 @@ from jaxtyping import Array, Float
 
 from walras.calibrate.law import Law, OneStepAhead, repeated
 
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)  # of the next shock, over which predictions of volume average
+_ROOT = float(np.sqrt(np.pi / 2.0))
+# Predictions of volume average over the next |x|, up to 8 standard deviations away, by Gauss and Legendre's rule in the log of
+# the volume traded: in x itself |x| has a kink, and a small error gives volume a narrow peak.
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
+_FAR = 8.0
+_EDGE = 1e-6  # the share is kept as far from 0, where that log does not vary, and from 1, where it has no lower end
 
 
 class ReturnsAndVolume(Law):
@@ -51,11 +56,12 @@ class ReturnsAndVolume(Law):
         return jax.lax.associative_scan(lambda one, two: (one[0] * two[0], two[0] * one[1] + two[1]), (factors, shocks))[1]
 
     def mean_log_volume(self, deviation: Float[Array, "..."]) -> Float[Array, "..."]:
-        return self.level + jnp.log1p(self.share * (jnp.sqrt(jnp.pi / 2.0) * jnp.abs(deviation) - 1.0))
+        return self.level + jnp.log1p(self.share * (_ROOT * jnp.abs(deviation) - 1.0))
 
     def _volume_log_densities(self, volume, deviation):
         seen = ~jnp.isnan(volume)
-        mean = self.mean_log_volume(deviation)
+        # Where nothing is seen x may be 0, where all volume being hedged has no finite log: its gradient would be NaN.
+        mean = self.mean_log_volume(jnp.where(seen, deviation, 1.0))
         return jnp.where(seen, jss.norm.logpdf(jnp.where(seen, volume, mean), mean, self.noise), jnp.nan)
 
     def log_prob(self, value):
@@ -67,17 +73,40 @@ class ReturnsAndVolume(Law):
         return jnp.sum(jnp.where(known, of_returns, 0.0)) + jnp.nansum(self._volume_log_densities(volume, deviation))
 
     def one_step_ahead(self, value):
-        volume, returns = value[..., 0], value[..., 1]
-        before = jnp.concatenate([jnp.zeros(1), self.deviations(returns)[:-1]])
-        at = (self._kept * before)[:, None] + self._fresh * _NODES[None]
-        at = at.at[0].set(self.first)
-        means, weights = self.mean_log_volume(at), (_WEIGHTS / _WEIGHTS.sum())[None]
-        mean = jnp.sum(weights * means, axis=1)
-        variance = self.noise**2 + jnp.sum(weights * (means - mean[:, None]) ** 2, axis=1)
+        volume = value[..., 0]
         seen = ~jnp.isnan(volume)
-        densities = jss.norm.logpdf(jnp.where(seen, volume, mean)[:, None], means, self.noise)
-        density = jax.scipy.special.logsumexp(densities, b=jnp.broadcast_to(weights, means.shape), axis=1)
-        return OneStepAhead(mean, jnp.sqrt(variance), jnp.where(seen, density, jnp.nan))
+        centre = jnp.abs(self._kept * jnp.concatenate([jnp.zeros(1), self.deviations(value[..., 1])[:-1]]))
+        low = self._log_traded(jnp.maximum(centre - _FAR * self._fresh, 0.0))
+        high = self._log_traded(centre + _FAR * self._fresh)
+        logs, weights = self._next(centre, low, high)
+        mean = jnp.sum(weights * logs, axis=1)
+        variance = jnp.sum(weights * (logs - mean[:, None]) ** 2, axis=1)
+        # The density: where the errors that take the volume there are likely, too.
+        relative = jnp.where(seen, volume - self.level, mean)
+        near, reach = jnp.clip(relative, low, high), _FAR * self.noise
+        logs, weights = self._next(centre, jnp.maximum(low, near - reach), jnp.minimum(high, near + reach))
+        density = jax.scipy.special.logsumexp(jss.norm.logpdf(relative[:, None], logs, self.noise), b=weights, axis=1)
+        # x is known in the first row.
+        first = self.mean_log_volume(self.first)
+        mean, variance = (self.level + mean).at[0].set(first), variance.at[0].set(0.0)
+        density = density.at[0].set(jss.norm.logpdf(jnp.where(seen[0], volume[0], first), first, self.noise))
+        return OneStepAhead(mean, jnp.sqrt(self.noise**2 + variance), jnp.where(seen, density, jnp.nan))
+
+    def _log_traded(self, size):
+        """Log volume over its level, without error, where |x| is `size`."""
+        return jnp.log1p(self._inner_share * (_ROOT * size - 1.0))
+
+    def _next(self, centre, low, high):
+        """Such logs between two, (rows, nodes), with their probabilities, when x is normal around `centre`."""
+        width, share = 0.5 * (high - low)[:, None], self._inner_share
+        logs = low[:, None] + width * (1.0 + _NODES[None])
+        size = (jnp.expm1(logs) + share) / (share * _ROOT)
+        of_size = sum(jss.norm.pdf(size, sign * centre[:, None], self._fresh) for sign in (1.0, -1.0))
+        return logs, of_size * jnp.exp(logs) / (share * _ROOT) * width * _WEIGHTS[None]
+
+    @property
+    def _inner_share(self):
+        return jnp.clip(self.share, _EDGE, 1.0 - _EDGE)
 
     def leave_one_out(self, value):
         # Given the returns, volumes are independent.

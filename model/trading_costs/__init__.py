@@ -24,6 +24,10 @@ S       ``price``              equilibrium price                                
 φⁿ      ``position``           what agent n holds                                unit
 φ̇ⁿ      ``rate``               how fast it trades                                unit / time
 W       ``shock``              the Brownian motion that moves everything         √time
+c₂      ``mean_aversion``      of two agents (γ¹ + γ²)/2                         1 / money
+ε       ``asymmetry``          of two agents (γ² − γ¹)/(γ¹ + γ²)
+k       ``reversion``          at which positions return in the long run         1 / time
+ℓ       ``scale``              of deviations when costs are small                unit
 ======  =====================  ================================================  ===========================
 
 With several assets W has an entry for each, α and ξⁿ are matrices, and costs are ½ φ̇ᵀΛφ̇.

@@ -22,6 +22,7 @@ class Family(eqx.Module):
     low: Parameters
     high: Parameters
     varying: tuple[str, ...] = eqx.field(static=True)
+    geometric: tuple[bool, ...] = eqx.field(static=True)
 
     @classmethod
     def between(cls, low: Parameters, high: Parameters) -> "Family":
@@ -33,24 +34,25 @@ class Family(eqx.Module):
         if shapes[0] != shapes[1] or len(shapes[0]) != 1:
             raise EquilibriumError(f"endowments have shapes {shapes[0]} and {shapes[1]}: give one asset, and as many agents")
         varying = tuple(name for name in FIELDS if np.any(np.asarray(getattr(low, name)) != np.asarray(getattr(high, name))))
-        return cls(low, high, varying)
+        signed = [np.asarray(getattr(low, name)) * np.asarray(getattr(high, name)) for name in varying]
+        return cls(low, high, varying, tuple(bool(np.all(product > 0)) for product in signed))
 
     def at(self, place: Float[Array, " places"]) -> Parameters:
         """The market there."""
         market = self.low
-        for coordinate, name in zip(0.5 * (place + 1.0), self.varying, strict=True):
+        for coordinate, name, geometric in zip(0.5 * (place + 1.0), self.varying, self.geometric, strict=True):
             low, high = self._ends(name)
-            value = low * (high / low) ** coordinate if self._geometric(name) else low + coordinate * (high - low)
+            value = low * (high / low) ** coordinate if geometric else low + coordinate * (high - low)
             market = eqx.tree_at(lambda tree, name=name: getattr(tree, name), market, value)
         return market
 
     def place(self, market: Parameters) -> Float[Array, " places"]:
         """Where a market is; differentiable in the market's parameters."""
         places = []
-        for name in self.varying:
+        for name, geometric in zip(self.varying, self.geometric, strict=True):
             low, high = self._ends(name)
             value = jnp.asarray(getattr(market, name), float)
-            if self._geometric(name):
+            if geometric:
                 ends, here = jnp.log(jnp.abs(high / low)), jnp.log(jnp.maximum(value / low, 1e-300))
             else:
                 ends, here = high - low, value - low
@@ -72,7 +74,3 @@ class Family(eqx.Module):
 
     def _ends(self, name):
         return jnp.asarray(getattr(self.low, name), float), jnp.asarray(getattr(self.high, name), float)
-
-    def _geometric(self, name):
-        low, high = (np.asarray(getattr(end, name)) for end in (self.low, self.high))
-        return bool(np.all(low * high > 0))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.model.equilibrium import EquilibriumError, Status, all_finite, checked, first_failure
+from walras.model.equilibrium import EquilibriumError, Status, all_finite, checked, first_failure, require_double_precision
 from walras.model.trading_costs.equilibrium import Figures, Simulation, TradingEquilibrium, require_horizon, require_steps
 from walras.model.trading_costs.generative.family import Family
 from walras.model.trading_costs.generative.game import Game
@@ -67,6 +67,7 @@ def train_surrogate(
     Each field that differs between the two moves along the segment between its values, all its entries together, and
     geometrically where no entry changes its sign.
     """
+    require_double_precision()
     require_horizon(horizon)
     require_steps(steps)
     family, training = Family.between(low, high), Training() if training is None else training
@@ -245,13 +246,12 @@ def _simulation(networks, market, game: Game, place, times, moves) -> Simulation
     def one(moves):
         shock, moved = walk(networks, game, place, moves)
         found = along(networks, game, place, (shock, moved))
-        last = shock[-1] + moves[-1] * game.move
-        shocks = jnp.append(shock, last).astype(float)
         excess = jnp.append(found.excess, jnp.zeros((), jnp.float32))
         moved = jnp.concatenate([moved, found.moved[-1:]]).astype(float)
-        return shocks, excess.astype(float), moved, found.rate.astype(float)
+        return excess.astype(float), moved, found.rate.astype(float)
 
-    shock, excess, moved, rate = jax.vmap(one)(moves)
+    excess, moved, rate = jax.vmap(one)(moves)
+    shock = jnp.sqrt(times[1] - times[0]) * jnp.cumsum(jnp.pad(moves, ((0, 0), (1, 0))).astype(float), axis=1)
     payoff = jnp.asarray(market.payoff_drift, float) * times[-1]
     price = payoff + jnp.asarray(market.payoff_volatility, float) * shock + excess
-    return Simulation(times, shock, price, market.initial + moved, rate)
+    return Simulation(times, shock, price, market.initial[None, None] + moved, rate)

@@ -97,6 +97,8 @@ def train(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         state = _load(path, header, state)
+    elif path is not None:
+        _save(path, header, state)  # now, so that a file which cannot be written is not found out later
     run = _compiled(family, horizon, steps, training)
     began = time.perf_counter()
     while int(state.done) < training.iterations:
