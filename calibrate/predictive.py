@@ -105,11 +105,13 @@ def predictive_statistics(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
     """The statistics of whole tables that the observation names, in the data and in the tree's replicated tables.
 
     A row for each: `observed`, the `5 %` and `95 %` quantiles over replications, and `p`, the share of replications in which
-    it is at least as large. Replications lack what the data lack. Empty without replications or where nothing is named.
+    it is at least as large. Replications lack what the data lack; statistics that the data do not have are left out. Empty
+    without replications or where nothing is named.
     """
     columns = ["observed", "5 %", "95 %", "p"]
     if "posterior_predictive" not in tree.children:
         return pd.DataFrame(columns=columns)
+    _require_same(problem, tree)
     observed = np.asarray(problem.observed)
     replicated = [tree["posterior_predictive"][name].to_numpy() for name in problem.observation.targets]
     tables = np.stack([values.reshape(-1, len(observed)) for values in replicated], axis=-1)
@@ -118,6 +120,7 @@ def predictive_statistics(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
     rows = {
         name: (float(value), *np.quantile(theirs[name], [0.05, 0.95]), float(np.mean(theirs[name] >= value)))
         for name, value in ours.items()
+        if np.isfinite(value)
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype(float)
 

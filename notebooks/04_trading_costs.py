@@ -143,7 +143,7 @@ print(f"price {float(trained.price0):.4f}, drift {float(trained.drift0):.4f}, vo
 print(f"estimated relative error {float(trained.error):.4f}; {Status[trained.status] or 'solved'}")
 
 # %% [markdown]
-# Its account, by simulation that shares nothing with the training: what trading costs each agent at the margin against what
+# Its account, by simulation onwards from fresh states: what trading costs each agent at the margin against what
 # it earns, how far implied rates are from clearing, and how far the price ends from its payoff, all relative.
 
 # %%

@@ -1,17 +1,22 @@
 """The registered stationary market with trading costs, in coordinates that price and volume can identify."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from walras.calibrate.prior import Parameter, Prior
 from walras.calibrate.registry import Market
 from walras.calibrate.trading_costs.volume import PriceAndVolume
-from walras.model import TradingCosts
+from walras.model import Status, TradingCosts
 
 
 def trading_costs(params, inputs):
     """Two agents who hedge against each other, in the long run; the supply is one, and its price before a change is one."""
     names = ("volatility", "drift", "turnover", "reversion", "asymmetry")
-    return TradingCosts.matching(**{name: params[name] for name in names}).stationary(throw=False)
+    market = TradingCosts.matching(**{name: params[name] for name in names})
+    found = market.stationary(throw=False)
+    # Without a positive volatility of the payoff no market has these moments, and returns would not reveal what agents trade.
+    return replace(found, status=Status.where(market.payoff_volatility > 0, found.status, Status.volatility_not_positive))
 
 
 def _parameters(observation: PriceAndVolume, frame):

@@ -17,7 +17,8 @@ from walras.data import standard
 
 _FEWEST = 30  # rows that have a volume less its trend
 # A split divides a price by one of these, give or take a day's move of 6 %; the smallest changes a price by a third.
-_SPLITS, _NEAR, _OUTLYING = np.array([1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 50.0, 100.0]), 0.06, 12.0
+_SPLITS, _NEAR, _OUTLYING = np.array([1.5, *range(2, 31), 40.0, 50.0, 100.0]), 0.06, 12.0
+_STILL = 1e-10  # the spread of relative changes that is rounding
 _SHOWN = 3  # rows that a message names
 
 
@@ -60,7 +61,14 @@ class PriceAndVolume(Observation):
         return {"rows": np.arange(len(frame))}
 
     def observed(self, frame):
-        return np.column_stack([self.log_volume(frame), self.returns(frame)])
+        volume, returns = self.log_volume(frame), self.returns(frame)
+        alone = np.isfinite(volume) & np.isnan(returns)
+        if alone.any():
+            raise CalibrationError(
+                f"column {self.price_column!r} has no price at {_places(frame, alone)}, where there is a volume: drop such "
+                "rows, or set their volume missing"
+            )
+        return np.column_stack([volume, returns])
 
     def returns(self, frame: pd.DataFrame) -> np.ndarray:
         """Each row's price change relative to the price before; missing in the first row, and in rows to be forecast."""
@@ -79,8 +87,11 @@ class PriceAndVolume(Observation):
                 "positive prices"
             )
         ratio = np.append(np.nan, price[1:] / price[:-1])
-        if np.nanstd(ratio) == 0:
-            raise CalibrationError(f"column {self.price_column!r} never changes: a constant price has no volatility to fit")
+        if np.nanstd(ratio) < _STILL:
+            raise CalibrationError(
+                f"column {self.price_column!r} changes by the factor {np.nanmean(ratio):.6g} in every row: a constant price, "
+                "or one that grows steadily, has no volatility to fit"
+            )
         if self.splits == "refuse":
             self._refuse_splits(frame, ratio)
         return ratio - 1.0
@@ -208,16 +219,17 @@ class PriceAndVolume(Observation):
 
 
 def _correlation(one, other):
-    """Over rows where both are known, (…)."""
+    """Over rows where both are known, (…); NaN where there are none, or one is constant."""
     known = np.isfinite(one) & np.isfinite(other)
-    count = known.sum(-1)
+    count = np.maximum(known.sum(-1), 1)
 
     def centred(values):
         values = np.where(known, values, 0.0)
         return np.where(known, values - (values.sum(-1) / count)[..., None], 0.0)
 
     one, other = centred(one), centred(other)
-    return (one * other).sum(-1) / np.sqrt((one**2).sum(-1) * (other**2).sum(-1))
+    size = np.sqrt((one**2).sum(-1) * (other**2).sum(-1))
+    return np.where(size > 0, (one * other).sum(-1) / np.where(size > 0, size, 1.0), np.nan)
 
 
 def _places(frame, which) -> str:

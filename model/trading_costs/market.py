@@ -1,6 +1,8 @@
 """The market whose agents trade risks of their own at a cost."""
 
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from walras.model.equilibrium import EquilibriumError, checked, is_traced, require_double_precision
 from walras.model.trading_costs.equilibrium import require_horizon, require_steps
@@ -35,6 +37,12 @@ class TradingCosts(Parameters):
         k of positions (1 / time); `supply` s; `asymmetry` ε = (γ² − γ¹)/(γ¹ + γ²), which moments hardly tell. To be read as
         `stationary` with the same `leading_order`. Differentiable; not valid where the `payoff_volatility` is not positive.
         """
+        positive = {"volatility": volatility, "drift": drift, "turnover": turnover, "reversion": reversion, "supply": supply}
+        for name, value in positive.items():
+            if not isinstance(value, Tracer) and not np.all(np.asarray(value) > 0):
+                raise EquilibriumError(f"{name} is {value}: give a positive number")
+        if not isinstance(asymmetry, Tracer) and not 0 <= asymmetry < 1:
+            raise EquilibriumError(f"asymmetry is {asymmetry}: give a number from 0 to below 1")
         aggregate = drift / (supply * volatility**2)
         mean_aversion = 2.0 * aggregate / (1.0 - asymmetry**2)
         trading_cost = mean_aversion * (volatility / reversion) ** 2

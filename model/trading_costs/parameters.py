@@ -12,12 +12,17 @@ from walras.model.equilibrium import EquilibriumError, is_traced
 BALANCED = 1e-9  # of the largest endowment: what their sum may be through rounding
 
 
+def _array(value):
+    """A list as an array; anything else as it is."""
+    return jnp.asarray(value, float) if isinstance(value, list | tuple) else value
+
+
 class Parameters(eqx.Module):
     """The fields of `TradingCosts`, which says what they are."""
 
-    risk_aversion: Float[Array, " agents"]
-    endowment: Float[Array, " agents"] | Float[Array, "agents assets assets"]
-    trading_cost: Float[Array, ""] | Float[Array, "assets assets"] | float
+    risk_aversion: Float[Array, " agents"] = eqx.field(converter=_array)
+    endowment: Float[Array, " agents"] | Float[Array, "agents assets assets"] = eqx.field(converter=_array)
+    trading_cost: Float[Array, ""] | Float[Array, "assets assets"] | float = eqx.field(converter=_array)
     power: float = eqx.field(default=2.0, static=True)
     supply: Float[Array, ""] | Float[Array, " assets"] | float = 1.0
     payoff_drift: Float[Array, ""] | Float[Array, " assets"] | float = 0.0

@@ -82,7 +82,7 @@ def stationary(market, leading_order: bool) -> StationaryTrading:
         status=first_failure(
             (bad, Status.not_convex),
             (market.unshared > BALANCED, Status.risks_not_offset),
-            (~(sigma > 0), Status.volatility_not_positive),
+            (~(sigma > 0) | ~(alpha > 0), Status.volatility_not_positive),
             (~all_finite(figures), Status.not_finite),
         ),
     )

@@ -200,10 +200,11 @@ def test_the_recursion_leaves_no_residuals_and_has_its_welfare():
     assert max(*right.first_order, right.clearing, right.terminal) < SINGLE
     assert np.max(wrong.first_order) > WRONG * SINGLE
     assert wrong.terminal > WRONG * SINGLE
-    judged, error, residual = solver._judged(networks, case, game, place, jnp.array(HORIZON), KEY)
+    judged, error, gap, residual = solver._judged(networks, case, game, place, jnp.array(HORIZON), KEY)
     wanted = quadratic.figures(case, HORIZON, STEPS).welfare
     assert_allclose(judged.welfare, wanted, atol=WELFARE * np.max(np.abs(wanted)), rtol=0)
     assert error < SINGLE
+    assert gap < SINGLE
     assert residual < SINGLE * game.marginal
 
 
@@ -271,7 +272,7 @@ def test_trained_paths_clear_and_end_at_the_payoff(trained):
 
 def test_residuals_tell_what_is_trained_from_what_is_not(trained):
     found, _ = trained
-    surrogate = Surrogate(Family.between(market(), market()), untrained(), jnp.array(HORIZON), STEPS)
+    surrogate = Surrogate(Family.between(market(), market()), untrained(), jnp.array(HORIZON), jnp.array(False), STEPS)
     first = surrogate.equilibrium(market(), key=KEY)
     good, bad = (each.residuals(KEY, states=16, paths=128) for each in (found, first))
     assert np.all(good.first_order < 0.01)
@@ -290,6 +291,18 @@ def test_what_is_not_trained_is_refused(monkeypatch):
     with pytest.raises(EquilibriumError, match="train with more iterations"):
         solve_generative(market(), HORIZON, STEPS, key=KEY)
     assert bool(solve_generative(market(), HORIZON, STEPS, key=KEY, throw=False).status == Status.not_trained)
+    # Of agents who are alike and bear no supply the price is known without any training, and how they trade is not.
+    alike = TradingCosts(jnp.array([1.0, 1.0]), jnp.array([3.0, -3.0]), 1.0, power=1.2, supply=0.0)
+    found = solve_generative(alike, 1.0, STEPS, key=KEY, throw=False)
+    assert found.error < SINGLE
+    assert bool(found.status == Status.not_trained)
+
+
+def test_a_surrogate_that_is_not_trained_says_so(monkeypatch):
+    monkeypatch.setattr(solver, "train", untrained)
+    found = train_surrogate(market(), market(), HORIZON, STEPS, key=KEY)
+    assert not found.trained
+    assert bool(found(market()).status == Status.not_trained)
 
 
 # Checkpoints
@@ -426,9 +439,9 @@ def test_a_surrogate_and_its_derivatives_are_close_to_the_recursion_at_costs_it_
 
 
 def test_held_out_errors_are_of_the_size_of_the_true_ones(surrogate, of_surrogate):
-    errors, markets = surrogate.held_out(jax.random.key(3), 5)
+    errors, gaps, markets = surrogate.held_out(jax.random.key(3), 5)
     costs = markets.trading_cost
-    assert errors.shape == costs.shape == (5,)
+    assert errors.shape == gaps.shape == costs.shape == (5,)
     assert np.all((costs > 0.01) & (costs < 0.04))
     assert np.ptp(np.log(costs)) > 0.1
     (wanted, _), (found, _) = of_recursion(costs), of_surrogate(costs)

@@ -191,3 +191,13 @@ def test_the_stationary_market_of_other_powers_is_known_to_leading_order_only():
         market(1.5).stationary()
     with pytest.raises(EquilibriumError, match="give a sum of zero"):
         TradingCosts(jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0]), 0.1).stationary()
+
+
+def test_a_payoff_without_volatility_is_found_under_a_transformation_too():
+    def status(reversion):
+        figures = {"volatility": 0.01, "drift": 0.0009, "turnover": 0.0075, "asymmetry": 0.9}
+        found = TradingCosts.matching(**figures, reversion=reversion).stationary(throw=False)
+        return found.status == Status.solved
+
+    assert not jax.jit(status)(0.02)  # a payoff_volatility of -0.03
+    assert jax.jit(status)(0.5)

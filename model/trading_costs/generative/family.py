@@ -26,6 +26,9 @@ class Family(eqx.Module):
 
     @classmethod
     def between(cls, low: Parameters, high: Parameters) -> "Family":
+        for market in (low, high):
+            if not isinstance(market, Parameters):
+                raise EquilibriumError(f"a market is {market!r}: give a TradingCosts")
         if is_traced((low, high)):
             raise EquilibriumError("the markets are known only to a JAX transformation: train outside it, on plain numbers")
         if low.power != high.power:

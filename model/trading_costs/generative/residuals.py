@@ -1,4 +1,8 @@
-"""An account of a trained market that shares no expectation with its training: simulation onwards from fresh states."""
+"""An account of a trained market by simulation onwards from fresh states.
+
+It takes from the link what drift and volatility a step has, and nothing of what was trained for: no gap, and no value of a
+later state, but what is earned until the end.
+"""
 
 from typing import NamedTuple
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
 
 from walras.model.equilibrium import EquilibriumError, Status, all_finite, checked, first_failure, require_double_precision
 from walras.model.trading_costs.equilibrium import Figures, Simulation, TradingEquilibrium, require_horizon, require_steps
@@ -21,7 +22,10 @@ from walras.model.trading_costs.generative.training import Training, TrainingPro
 from walras.model.trading_costs.parameters import Parameters
 from walras.progress import Bar
 
-_LARGEST_ERROR = 0.02  # of the figures, as estimated, beyond which networks are not trained
+# Beyond these networks are not trained: the estimated error of figures at time 0, and the root mean square of what agents'
+# first-order conditions miss, relative to the usual size of marginal costs.
+_LARGEST_ERROR, _LARGEST_GAP = 0.02, 0.05
+_HELD_OUT = 16  # markets of a family on which its training is judged
 _JUDGES = 4096  # paths from which errors are estimated
 _MOST_TRADED = 1.0  # steps longer than agents take to trade say little about continuous trading
 
@@ -45,9 +49,7 @@ def solve_generative(
     written to and goes on from. `progress`: True for a bar, or a function of `TrainingProgress`. Raises `EquilibriumError`
     for arguments that are not solved, and, unless `throw=False`, when the networks' errors are still large; `status` tells.
     """
-    surrogate = train_surrogate(
-        market, market, horizon, steps, key=key, training=training, checkpoint=checkpoint, progress=progress
-    )
+    surrogate = _trained(market, market, horizon, steps, key, training, checkpoint, progress)
     return checked(surrogate.equilibrium(market, key=jax.random.fold_in(key, 1)), throw)
 
 
@@ -65,11 +67,25 @@ def train_surrogate(
     """One training for all markets between `low` and `high`, as `solve_generative`.
 
     Each field that differs between the two moves along the segment between its values, all its entries together, and
-    geometrically where no entry changes its sign.
+    geometrically where no entry changes its sign. A surrogate whose errors, as estimated for markets drawn anew, are large
+    says so in the `status` of all its figures.
     """
+    surrogate = _trained(low, high, horizon, steps, key, training, checkpoint, progress)
+    held_out = surrogate.held_out(jax.random.fold_in(key, 1), _HELD_OUT if surrogate.family.varying else 1)
+    trained = jnp.all((held_out.error <= _LARGEST_ERROR) & (held_out.gap <= _LARGEST_GAP))
+    return eqx.tree_at(lambda tree: tree.trained, surrogate, trained)
+
+
+def _trained(low, high, horizon, steps, key, training, checkpoint, progress) -> "Surrogate":
     require_double_precision()
+    if isinstance(horizon, Tracer):
+        raise EquilibriumError("horizon is known only to a JAX transformation: train outside it, on a plain number")
     require_horizon(horizon)
     require_steps(steps)
+    if not (training is None or isinstance(training, Training)):
+        raise EquilibriumError(f"training is {training!r}: give a Training")
+    if not isinstance(progress, bool | Callable):
+        raise EquilibriumError(f"progress is {progress!r}: give True, False, or a function of TrainingProgress")
     family, training = Family.between(low, high), Training() if training is None else training
     run = partial(train, family, float(horizon), int(steps), training, key, checkpoint)
     if progress is True:
@@ -77,7 +93,7 @@ def train_surrogate(
             networks = run(bar)
     else:
         networks = run(progress or None)
-    return Surrogate(family, networks, jnp.asarray(horizon, float), int(steps))
+    return Surrogate(family, networks, jnp.asarray(horizon, float), jnp.asarray(False), int(steps))
 
 
 def _note(report: TrainingProgress) -> str:
@@ -94,21 +110,27 @@ class SurrogateFigures(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """Estimated relative errors (markets,) of markets that were drawn anew from the family, and those markets."""
+    """Of markets that were drawn anew from the family: estimated relative errors of figures at time 0, what first-order
+    conditions miss relative to marginal costs, both (markets,), and those markets.
+    """
 
     error: Float[Array, " markets"]
+    gap: Float[Array, " markets"]
     markets: Parameters
 
 
 class Surrogate(eqx.Module):
-    """Networks for all markets of a family: call it with one to have its figures, differentiable in the market's parameters.
+    """Networks for all markets of a family: call it with one to have its figures.
 
-    A market outside the family, or one whose fields are not all on their segments, has a `status` that says so.
+    They are differentiable in the parameters that differ within the family, along its segments; of other directions networks
+    know nothing, and derivatives there mean nothing. `trained`: whether errors in the family were found small. A market outside
+    the family, or one whose fields are not all on their segments, has a `status` that says so.
     """
 
     family: Family
     networks: Networks
     horizon: Float[Array, ""]
+    trained: Bool[Array, ""]
     steps: int = eqx.field(static=True)
 
     def __call__(self, market: Parameters) -> SurrogateFigures:
@@ -118,6 +140,7 @@ class Surrogate(eqx.Module):
         status = first_failure(
             (~self.family.contains(market), Status.outside_family),
             (~all_finite((price, drift, volatility)), Status.not_finite),
+            (~self.trained, Status.not_trained),
         )
         return SurrogateFigures(price, drift, volatility, status)
 
@@ -125,12 +148,12 @@ class Surrogate(eqx.Module):
         """All of the equilibrium of one market; its errors and welfare are estimated on random paths."""
         self._require_agents(market)
         game, place = self._placed(market)
-        limit, error, residual = _judged(self.networks, market, game, place, self.horizon, key)
+        limit, error, gap, residual = _judged(self.networks, market, game, place, self.horizon, key)
         status = first_failure(
             (~self.family.contains(market), Status.outside_family),
             (~all_finite(limit), Status.not_finite),
             (~(limit.traded <= _MOST_TRADED), Status.steps_too_coarse),
-            (~(error <= _LARGEST_ERROR), Status.not_trained),
+            (~(error <= _LARGEST_ERROR) | ~(gap <= _LARGEST_GAP), Status.not_trained),
         )
         times = jnp.linspace(0.0, 1.0, self.steps + 1) * self.horizon
         return GenerativeEquilibrium(market, times, limit, error, residual, status, self.networks, game, place)
@@ -143,16 +166,20 @@ class Surrogate(eqx.Module):
         def one(row):
             place, key = row
             market = self.family.at(place)
-            return _judged(self.networks, market, *self._placed(market), self.horizon, key)[1]
+            return _judged(self.networks, market, *self._placed(market), self.horizon, key)[1:3]
 
-        errors = jax.lax.map(one, (places, jax.random.split(path_key, markets)))
-        return HeldOut(errors, jax.vmap(self.family.at)(places))
+        if markets < 1:
+            raise EquilibriumError(f"markets is {markets}: give a number of at least 1")
+        errors, gaps = jax.lax.map(one, (places, jax.random.split(path_key, markets)))
+        return HeldOut(errors, gaps, jax.vmap(self.family.at)(places))
 
     def _placed(self, market):
         place = self.family.place(market).astype(jnp.float32)
         return Game.of(market, self.horizon, self.steps), place
 
     def _require_agents(self, market):
+        if not isinstance(market, Parameters):
+            raise EquilibriumError(f"the market is {market!r}: give a TradingCosts")
         shape, wanted = jnp.shape(market.endowment), jnp.shape(self.family.low.endowment)
         if shape != wanted or market.power != self.family.low.power:
             raise EquilibriumError(
@@ -164,9 +191,10 @@ class Surrogate(eqx.Module):
 class GenerativeEquilibrium(TradingEquilibrium):
     """An equilibrium as its networks have it. Price, its drift and volatility, and positions are random.
 
-    Unlike that of other solvers, its figures at time 0 are those of trading at these steps. `error` is how much the first-order
-    conditions on random paths would have them otherwise, relative; `residual` the root mean square, over those paths, of how
-    much a step's condition misses (money / unit). `residuals` is an account that shares nothing with the training.
+    Unlike that of other solvers, its figures at time 0 are those of trading at these steps. `error` is how much the gaps of
+    the price on random paths would have price and volatility otherwise, relative (that of the volatility twice, since drift
+    has its square); `residual` the root mean square, over those paths, of how much a step's first-order conditions miss
+    (money / unit). `residuals` is an account by simulation onwards.
     """
 
     market: Parameters
@@ -189,7 +217,11 @@ class GenerativeEquilibrium(TradingEquilibrium):
         return self._along(jnp.sign(increments).astype(jnp.float32))
 
     def residuals(self, key: Array, states: int = 64, paths: int = 1024) -> Residuals:
-        """What agents lose sight of: clearing, the price's end and first-order conditions, by simulation from fresh states."""
+        """Clearing, the price's end and agents' first-order conditions, by `paths` simulations from each of fresh `states`."""
+        if states < 1 or paths < 4 or paths % 2:
+            raise EquilibriumError(
+                f"states is {states} and paths {paths}: give at least one state, and an even number from 4 on"
+            )
         return residuals(self.networks, self.game, self.place, key, states, paths)
 
     def _along(self, moves) -> Simulation:
@@ -207,7 +239,9 @@ def _figures(market, first: Step, horizon):
 
 @eqx.filter_jit
 def _judged(networks, market, game: Game, place, horizon, key):
-    """Figures, their relative error, and the root mean square of what first-order conditions miss, from random paths."""
+    """From random paths: figures, their relative error, and the root mean square of what first-order conditions miss, gathered
+    and relative to marginal costs, and of single steps.
+    """
     moves = jax.random.rademacher(key, (_JUDGES, game.steps), jnp.float32)
 
     def one(moves):
@@ -217,8 +251,8 @@ def _judged(networks, market, game: Game, place, horizon, key):
         exposed = found.volatility[:, None] * held + shock[:, None] * game.endowment[None]
         paid = game.cost / game.power * jnp.abs(found.rate) ** game.power
         earned = found.drift[:, None] * held - 0.5 * game.risk_aversion[None] * exposed**2 - paid
-        _, price = gathered(game, found)
-        missed = jnp.mean(jnp.square(found.marginal_gap))
+        marginal, price = gathered(game, found)
+        missed = jnp.stack([jnp.mean(jnp.square(marginal)), jnp.mean(jnp.square(found.marginal_gap))])
         now = shock / jnp.sqrt(game.horizon)
         controls = jnp.stack([jnp.mean(now), now[-1], jnp.mean(now**2), now[-1] ** 2])
         return jnp.sum(earned, axis=0) * game.step, controls, price[0], price[min(1, game.steps - 1)], missed
@@ -232,7 +266,8 @@ def _judged(networks, market, game: Game, place, horizon, key):
     before = (game.steps - 1) / game.steps
     welfare = _controlled(worth, controls, jnp.array([0.0, 0.0, 0.5 * before, before], jnp.float32))
     figures = Figures(price, drift, volatility, welfare.astype(float), game.step / game.trading_time)
-    return figures, error.astype(float), jnp.sqrt(jnp.mean(missed)).astype(float)
+    gap, residual = jnp.sqrt(jnp.mean(missed, axis=0)).astype(float)
+    return figures, error.astype(float), gap / game.marginal, residual
 
 
 def _controlled(values, controls, expected):

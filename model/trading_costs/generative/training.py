@@ -46,7 +46,8 @@ class Training:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise EquilibriumError(f"{name} is {value!r}: give a whole number of at least 1")
-        if not isinstance(self.learning_rate, float) or not 0.0 < self.learning_rate < np.inf:
+        rate = self.learning_rate
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 < rate < np.inf:
             raise EquilibriumError(f"learning_rate is {self.learning_rate!r}: give a positive number, such as 0.01")
 
     @property
