@@ -78,8 +78,8 @@ def main() -> None:
 def introduction() -> str:
     return said(
         f"`solve_generative` with {STEPS} steps. Differences are from the exact solution at the same steps. *Error* is the "
-        "solver's own estimate, as `found.error`. *Residuals* are by simulation from fresh states and share no expectation "
-        "with training: by how much marginal costs miss what trading earns (of the agent for whom it is most, relative to the "
+        "solver's own estimate, as `found.error`. *Residuals* are by simulation onwards from "
+        "fresh states: by how much marginal costs miss what trading earns (of the agent for whom it is most, relative to the "
         "root mean square of marginal costs), what rates chosen for those earnings sum to (relative to the sum of their "
         "sizes), where the price ends (relative to the payoff's standard deviation), and the standard error of the first by "
         "simulation. Published figures are those of Kratsios, Shi, Sun and Zhang (arXiv 2504.04300).",

@@ -19,7 +19,6 @@ import published
 from cases import AGENTS, SEED, STEPS
 from comparison import KEY, NOISE, Comparison, compare
 from growth import by_agents, by_points, by_steps, gradients, linear_quadratic, peak_memory
-from trading import solves
 
 MACHINE = Path("/proc/cpuinfo")
 
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a fast check that everything runs; writes no file")
     quick = parser.parse_args().quick
     jax.config.update("jax_enable_x64", True)
-    sections = [machine(), cases(quick), growth(quick), derivatives(), closed_form(), trading(quick)]
+    sections = [machine(), cases(quick), growth(quick), derivatives(), closed_form()]
     if not quick:
         sections.append(memory())
         text = "\n\n".join(["# Results of `benchmarks/run.py`", *sections])
@@ -155,22 +154,6 @@ def closed_form() -> str:
         "",
         f"1000 steps, every parameter an argument: {time_of(seconds)}; largest error {error:.1e} against the formula summed "
         "step by step in extended precision.",
-    )
-
-
-def trading(quick: bool) -> str:
-    cells = [
-        (name, str(agents), str(steps), time_of(compilation), time_of(forward), time_of(both), f"{both / forward:.2f}")
-        for name, agents, steps, compilation, forward, both in solves(quick)
-    ]
-    head = ("solver", "agents", "steps", "compile", "price", "price and gradient", "ratio")
-    return said(
-        "## Trading costs",
-        "",
-        "The price of continuous trading, extrapolated, and its gradient in all parameters. Trained networks are in "
-        "[GENERATIVE.md](GENERATIVE.md).",
-        "",
-        *table(head, cells),
     )
 
 
