@@ -255,7 +255,7 @@ predictive_statistics(problem, tree).round(3)
 # the two ways of reading the same market differ, and the checks say why. The drift suffers as well: since volume rises when
 # prices fall, the fit moves the centre of returns up to make falls look larger. Parameters of a model that is rejected in
 # this way describe what it would need to be, and not the market. (On the whole sample from 1999, whose volatility changes
-# more, chains do not even agree: there is a second mode with a reversion of .06 and one agent a hundred times as risk-averse
+# more, chains do not even agree: there is a second mode with a reversion of .06 and one agent many times as risk-averse
 # as the other, and `check` fails.)
 
 # %%

@@ -43,9 +43,10 @@ from walras.calibrate.checking import unlike
 from walras.calibrate.law import Law
 from walras.calibrate.spec import Spec
 from walras.calibrate.trading_costs.law import ReturnsAndVolume
+from walras.calibrate.trading_costs.market import trading_costs
 from walras.calibrate.tree import to_tree
 from walras.data import standard
-from walras.model import TradingCosts
+from walras.model import Status, TradingCosts
 
 # The same numbers by another route: sums of forty terms.
 EXACT = 1e-11
@@ -226,6 +227,15 @@ def test_matching_gives_the_published_calibration():
     assert_allclose(market.payoff_volatility, volatility, rtol=EXACT)
     assert_allclose(market.trading_cost, 1.08102e-10, rtol=2 * 0.000005 / 0.07813)
     assert_allclose(market.endowment, [2.19e10, -2.19e10], rtol=0.005 / 2.19)
+
+
+@pytest.mark.parametrize(("asymmetry", "status"), [(0.4, Status.solved), (0.93, Status.volatility_not_positive)])
+def test_moments_of_no_market_are_not_solved(asymmetry, status):
+    """The payoff of the second would need a volatility below zero: returns would not reveal what agents trade."""
+    moments = {"volatility": 0.0117, "drift": 0.0005, "turnover": 0.0069, "reversion": 0.0147, "asymmetry": asymmetry}
+    found = jax.jit(lambda params: trading_costs(params, {}))(moments)
+    assert found.status == status
+    assert (found.market.payoff_volatility > 0) == (status == Status.solved)
 
 
 # --- the law
