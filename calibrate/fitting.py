@@ -12,6 +12,7 @@ from walras.calibrate.problem import Problem
 from walras.calibrate.progress import sampling_bar
 from walras.calibrate.samplers import NUTS, Progress
 from walras.calibrate.tree import assemble, describe
+from walras.progress import shown
 
 _PRIOR_DRAWS = 500  # of the prior: to show beside the posterior, and to count solver failures
 
@@ -34,11 +35,8 @@ def fit(
     """
     sample_key, path_key, prior_key = jax.random.split(key, 3)
     sampler = NUTS() if sampler is None else sampler
-    if progress is True:
-        with sampling_bar() as bar:
-            draws = samplers.run(problem, sampler, sample_key, bar)
-    else:
-        draws = samplers.run(problem, sampler, sample_key, progress or None)
+    with shown(progress, sampling_bar) as report:
+        draws = samplers.run(problem, sampler, sample_key, report)
     latent = {name: draws.values[name] for name in problem.latent}
     extra = pointwise(problem, latent, path_key)
     attrs = describe(problem, sampler, draws, jax.random.key_data(key))

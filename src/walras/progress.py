@@ -1,6 +1,7 @@
 """A progress bar for what takes minutes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -35,3 +36,13 @@ class Bar:
 
     def __exit__(self, *_):
         self._progress.stop()
+
+
+@contextmanager
+def shown(progress: bool | Callable, bar: Callable[[], Bar]) -> Iterator[Callable | None]:
+    """What a run reports to: a bar for True, nothing for False, or the function that `progress` is."""
+    if progress is True:
+        with bar() as report:
+            yield report
+    else:
+        yield progress or None

@@ -439,6 +439,8 @@ def test_a_surrogate_and_its_derivatives_are_close_to_the_recursion_at_costs_it_
 
 
 def test_held_out_errors_are_of_the_size_of_the_true_ones(surrogate, of_surrogate):
+    with pytest.raises(EquilibriumError, match="markets is -1"):
+        surrogate.held_out(KEY, -1)
     errors, gaps, markets = surrogate.held_out(jax.random.key(3), 5)
     costs = markets.trading_cost
     assert errors.shape == gaps.shape == costs.shape == (5,)

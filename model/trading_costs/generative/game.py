@@ -63,6 +63,10 @@ class Game(eqx.Module):
         numbers = jax.tree.map(lambda number: number.astype(jnp.float32), numbers)
         return cls(**numbers, steps=steps, power=market.power)
 
+    def exposure(self, volatility, moved, shock) -> Float[Array, " agents"]:
+        """σφⁿ + ξⁿW, what agents bear who hold `moved` more than at first."""
+        return volatility * (self.initial + moved) + self.endowment * shock
+
     @property
     def move(self) -> Float[Array, ""]:
         """√D, by which W moves in a step."""

@@ -44,7 +44,7 @@ def link(networks: Networks, game: Game, place, date, shock, moved) -> Step:
 
     (marginal_up, marginal_down), (excess_up, excess_down) = jax.vmap(later)(jnp.array([1.0, -1.0], jnp.float32))
     volatility = game.volatility + (excess_up - excess_down) / (2.0 * game.move)
-    risk = game.risk_aversion * volatility * (volatility * (game.initial + after) + game.endowment * shock)
+    risk = game.risk_aversion * volatility * game.exposure(volatility, after, shock)
     values = 0.5 * (marginal_up + marginal_down) - game.step * risk
     level = clearing_level(values, game.power)
     return Step(

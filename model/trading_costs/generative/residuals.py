@@ -83,7 +83,7 @@ def _onwards(networks, game: Game, place, date, shock, moved, moves):
         shock, moved, earned, gained = state
         at, move = row
         step: Step = link(networks, game, place, at, shock, moved)
-        risk = game.risk_aversion * step.volatility * (step.volatility * (game.initial + step.moved) + game.endowment * shock)
+        risk = game.risk_aversion * step.volatility * game.exposure(step.volatility, step.moved, shock)
         earned = earned + game.step * (step.drift - risk)
         gained = gained + game.step * step.drift + (step.volatility - game.volatility) * move * game.move
         return (shock + move * game.move, step.moved, earned, gained), None

@@ -20,7 +20,7 @@ from walras.model.trading_costs.generative.networks import Networks
 from walras.model.trading_costs.generative.residuals import Residuals, residuals
 from walras.model.trading_costs.generative.training import Training, TrainingProgress, train
 from walras.model.trading_costs.parameters import Parameters
-from walras.progress import Bar
+from walras.progress import Bar, shown
 
 # Beyond these networks are not trained: the estimated error of figures at time 0, and the root mean square of what agents'
 # first-order conditions miss, relative to the usual size of marginal costs.
@@ -72,8 +72,13 @@ def train_surrogate(
     """
     surrogate = _trained(low, high, horizon, steps, key, training, checkpoint, progress)
     held_out = surrogate.held_out(jax.random.fold_in(key, 1), _HELD_OUT if surrogate.family.varying else 1)
-    trained = jnp.all((held_out.error <= _LARGEST_ERROR) & (held_out.gap <= _LARGEST_GAP))
+    trained = jnp.all(_small(held_out.error, held_out.gap))
     return eqx.tree_at(lambda tree: tree.trained, surrogate, trained)
+
+
+def _small(error, gap):
+    """Whether networks with such errors are trained; those that are not numbers are not small."""
+    return (error <= _LARGEST_ERROR) & (gap <= _LARGEST_GAP)
 
 
 def _trained(low, high, horizon, steps, key, training, checkpoint, progress) -> "Surrogate":
@@ -88,11 +93,8 @@ def _trained(low, high, horizon, steps, key, training, checkpoint, progress) -> 
         raise EquilibriumError(f"progress is {progress!r}: give True, False, or a function of TrainingProgress")
     family, training = Family.between(low, high), Training() if training is None else training
     run = partial(train, family, float(horizon), int(steps), training, key, checkpoint)
-    if progress is True:
-        with Bar("training", _note) as bar:
-            networks = run(bar)
-    else:
-        networks = run(progress or None)
+    with shown(progress, lambda: Bar("training", _note)) as report:
+        networks = run(report)
     return Surrogate(family, networks, jnp.asarray(horizon, float), jnp.asarray(False), int(steps))
 
 
@@ -134,7 +136,6 @@ class Surrogate(eqx.Module):
     steps: int = eqx.field(static=True)
 
     def __call__(self, market: Parameters) -> SurrogateFigures:
-        self._require_agents(market)
         game, place = self._placed(market)
         price, drift, volatility = _figures(market, link(self.networks, game, place, 0, *_start(game)), self.horizon)
         status = first_failure(
@@ -146,20 +147,21 @@ class Surrogate(eqx.Module):
 
     def equilibrium(self, market: Parameters, *, key: Array) -> "GenerativeEquilibrium":
         """All of the equilibrium of one market; its errors and welfare are estimated on random paths."""
-        self._require_agents(market)
         game, place = self._placed(market)
         limit, error, gap, residual = _judged(self.networks, market, game, place, self.horizon, key)
         status = first_failure(
             (~self.family.contains(market), Status.outside_family),
             (~all_finite(limit), Status.not_finite),
             (~(limit.traded <= _MOST_TRADED), Status.steps_too_coarse),
-            (~(error <= _LARGEST_ERROR) | ~(gap <= _LARGEST_GAP), Status.not_trained),
+            (~_small(error, gap), Status.not_trained),
         )
         times = jnp.linspace(0.0, 1.0, self.steps + 1) * self.horizon
         return GenerativeEquilibrium(market, times, limit, error, residual, status, self.networks, game, place)
 
     def held_out(self, key: Array, markets: int = 32) -> HeldOut:
         """How large errors are, as estimated, in markets that training did not see."""
+        if markets < 1:
+            raise EquilibriumError(f"markets is {markets}: give a number of at least 1")
         place_key, path_key = jax.random.split(key)
         places = jax.random.uniform(place_key, (markets, len(self.family.varying)), minval=-1.0, maxval=1.0)
 
@@ -168,12 +170,11 @@ class Surrogate(eqx.Module):
             market = self.family.at(place)
             return _judged(self.networks, market, *self._placed(market), self.horizon, key)[1:3]
 
-        if markets < 1:
-            raise EquilibriumError(f"markets is {markets}: give a number of at least 1")
         errors, gaps = jax.lax.map(one, (places, jax.random.split(path_key, markets)))
         return HeldOut(errors, gaps, jax.vmap(self.family.at)(places))
 
     def _placed(self, market):
+        self._require_agents(market)
         place = self.family.place(market).astype(jnp.float32)
         return Game.of(market, self.horizon, self.steps), place
 
@@ -248,7 +249,7 @@ def _judged(networks, market, game: Game, place, horizon, key):
         shock, moved = walk(networks, game, place, moves)
         found = along(networks, game, place, (shock, moved))
         held = game.initial[None] + found.moved
-        exposed = found.volatility[:, None] * held + shock[:, None] * game.endowment[None]
+        exposed = jax.vmap(game.exposure)(found.volatility, found.moved, shock)
         paid = game.cost / game.power * jnp.abs(found.rate) ** game.power
         earned = found.drift[:, None] * held - 0.5 * game.risk_aversion[None] * exposed**2 - paid
         marginal, price = gathered(game, found)
