@@ -67,6 +67,12 @@ class Status(eqx.Enumeration):
         "the market is not among those that the networks were trained for: give one between the two of the training, or train "
         "for a wider family"
     )
+    bids_not_found = (
+        "the bids that were found do not satisfy bidders' first-order conditions: give the solver more modes, or values whose "
+        "quantiles and density are smooth"
+    )
+    bids_not_finite = "a bid is not finite: give values with a finite mean, and finite parameters"
+    reserve_not_met = "no bidder's value or cost meets the reserve: give a reserve inside the support of values"
     not_trained = "the networks' figures are still uncertain: train with more iterations or paths, or a smaller learning_rate"
     not_finite = (
         "the price is not finite: check that every parameter, the supply and the initial positions are finite, or "

@@ -1,6 +1,7 @@
 """Double precision, strict shapes, and JAX's compilation cache for the whole suite."""
 
 import jax
+import matplotlib.pyplot as plt
 import pytest
 
 jax.config.update("jax_enable_x64", True)
@@ -13,3 +14,10 @@ def single_precision():
     jax.config.update("jax_enable_x64", False)
     yield
     jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """No test sees the figures of another."""
+    yield
+    plt.close("all")

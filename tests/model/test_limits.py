@@ -65,7 +65,8 @@ def test_price_with_costs_and_supply_between_walls():
     assert difference < 0.05 * np.ptp(expected)
 
 
-@pytest.mark.parametrize("noise", [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_limits_that_do_not_bind_change_nothing(noise):
     # Neither the grid, which was as wide as the limits, nor the solver: without noise agents were solved as a limit of noise.
     free, wide = (

@@ -29,7 +29,7 @@ def test_quadratic_costs_on_the_lattice_are_those_of_the_recursion():
         assert_allclose(one, other, atol=EXACT, rtol=0)
 
 
-@pytest.mark.parametrize(("power", "aversion"), [(1.5, [1, 3]), (1.25, [2, 1])])
+@pytest.mark.parametrize(("power", "aversion"), [(1.5, [1, 3]), pytest.param(1.25, [2, 1], marks=pytest.mark.slow)])
 def test_power_costs_equal_agents_optimised_one_by_one_on_a_tree(power, aversion):
     steps, horizon = 5, 0.5
     own = tree.market(aversion, [2, -2], 0.1, horizon, steps, level=2.0, exponent=power)
@@ -90,6 +90,7 @@ def test_risks_that_do_not_offset_each_other_are_found_under_a_transformation_to
 
 
 def test_derivatives_equal_differences():
+    @jax.jit
     def outputs(theta):
         found = market(1.5, (1.0 + theta, 2.0), 3.0 - theta, 0.01 * (1 + 2 * theta), supply=1 + theta)
         figures = lattice.figures(found, 0.4, 8)

@@ -202,6 +202,7 @@ def test_gradients_in_a_worker_process():
     assert found == pytest.approx(in_a_worker(1.5), rel=1e-12)  # the same program
 
 
+@pytest.mark.slow
 def test_nuts_moves_on_a_double_well():
     supply = jnp.array([0.5, -0.8, 0.3, 0.2])
     solver = Diffusion(points=80, domain=(-3.0, 3.0), substeps=1)

@@ -219,6 +219,7 @@ def test_welfare_is_the_mean_of_the_objective_over_simulated_paths():
 def test_derivatives_equal_differences():
     aversion, risk = jnp.array([1.0, 1.5, 2.5]), jnp.array([4.0, -1.0, -3.0])
 
+    @jax.jit
     def outputs(theta):
         # Along a direction in all fields; the sum of risks stays zero.
         case = TradingCosts(
