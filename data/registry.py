@@ -4,11 +4,11 @@ from difflib import get_close_matches
 
 import pandas as pd
 
-from walras.data import avocado, fulton_fish, sp500
+from walras.data import avocado, fulton_fish, sp500, timber
 from walras.data.entry import Entry
 from walras.data.errors import DataError
 
-ENTRIES = {entry.name: entry for entry in (fulton_fish.ENTRY, avocado.ENTRY, sp500.ENTRY)}
+ENTRIES = {entry.name: entry for entry in (fulton_fish.ENTRY, avocado.ENTRY, sp500.ENTRY, timber.ENTRY)}
 
 
 def catalogue() -> pd.DataFrame:
