@@ -28,8 +28,10 @@ def fit(
 
     Returns a DataTree with ArviZ's groups: `posterior` (parameters, derived quantities, and what was not observed),
     `sample_stats`, `log_likelihood` (log p(y_t | y_−t), for PSIS-LOO), `log_prior`, `prior`, `observed_data`, `constant_data`,
-    and `one_step_ahead` (mean, scale and log density of each row given those before it). Its attributes say how it came
-    about. `progress`: True for a bar, or a function of `Progress`.
+    and `one_step_ahead` (for each row given those before it: a simulated value, the log density of the observed value and the
+    probability of a smaller one). Its attributes say how it came about.
+
+    `progress`: True for a bar, or a function of `Progress`.
 
     Raises `CalibrationError` when a chain cannot start or workers cannot import the market.
     """

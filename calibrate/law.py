@@ -5,7 +5,6 @@ observation. From it the generic code derives the likelihood, simulation, predic
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +13,6 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from walras.calibrate.errors import CalibrationError
-
-
-class OneStepAhead(NamedTuple):
-    """The predictive density of the first target in each row given the rows before it, each (rows,).
-
-    `log_density` is that of the observed value, NaN where it is missing; `mean` and `scale` are its mean and standard
-    deviation.
-    """
-
-    mean: Float[Array, " rows"]
-    scale: Float[Array, " rows"]
-    log_density: Float[Array, " rows"]
 
 
 class Law(dist.Distribution):
@@ -39,7 +26,8 @@ class Law(dist.Distribution):
     def __init__(self, rows: int, targets: int):
         super().__init__(batch_shape=(), event_shape=(rows, targets))
 
-    def one_step_ahead(self, value: Float[Array, "rows targets"]) -> OneStepAhead:
+    def one_step_ahead(self, value: Float[Array, "rows targets"]) -> dist.Distribution:
+        """The law of the first target in each row given the rows before it, batch shape (rows,), with a `cdf`."""
         raise NotImplementedError
 
     def reconstruct(self, key: Array, value: Float[Array, "rows targets"]) -> dict[str, Array]:
@@ -55,6 +43,14 @@ class Law(dist.Distribution):
         complete = self.log_prob(value)
         without = jax.vmap(lambda row: self.log_prob(value.at[row, 0].set(jnp.nan)))(jnp.arange(value.shape[0]))
         return jnp.where(jnp.isnan(value[:, 0]), jnp.nan, complete - without)
+
+
+def log_densities(laws: dist.Distribution, value: Float[Array, " rows"]) -> Float[Array, " rows"]:
+    """The log density of each value under the law of its row; NaN where it is missing."""
+    missing = jnp.isnan(value)
+    # A safe value where the entry is missing keeps the gradient finite.
+    safe = jnp.where(missing, 0.0, value).sum() / jnp.maximum(jnp.sum(~missing), 1)
+    return jnp.where(missing, jnp.nan, laws.log_prob(jnp.where(missing, safe, value)))
 
 
 def repeated(draw: Callable[[Array], Array], key: Array, sample_shape: tuple[int, ...]) -> Array:
@@ -83,7 +79,7 @@ class IndependentRows(Law):
         super().__init__(rows.batch_shape[0], 1)
 
     def log_prob(self, value):
-        return jnp.nansum(self.one_step_ahead(value).log_density, axis=-1)
+        return jnp.nansum(log_densities(self.rows, value[..., 0]), axis=-1)
 
     def sample(self, key, sample_shape=()):
         return self.rows.sample(key, sample_shape)[..., None]
@@ -92,8 +88,4 @@ class IndependentRows(Law):
         return jnp.where(jnp.isnan(value), self.sample(key), value)
 
     def one_step_ahead(self, value):
-        observed = value[..., 0]
-        missing = jnp.isnan(observed)
-        # A safe value where the entry is missing keeps the gradient finite.
-        log_density = self.rows.log_prob(jnp.where(missing, self.rows.mean, observed))
-        return OneStepAhead(self.rows.mean, jnp.sqrt(self.rows.variance), jnp.where(missing, jnp.nan, log_density))
+        return self.rows

@@ -70,12 +70,16 @@ class Observation(ABC):
         """Named quantities of interest (such as an elasticity), reported beside the parameters."""
         return {}
 
-    def statistics(self, tables: np.ndarray) -> dict[str, np.ndarray]:
+    def statistics(self, tables: np.ndarray, inputs: Inputs) -> dict[str, np.ndarray]:
         """Statistics of whole tables (…, rows, targets), NaN where nothing is observed, that a fit should reproduce: (…).
 
         Beside those of each target that a report compares anyway.
         """
         return {}
+
+    def story(self, problem, tree) -> list[tuple]:
+        """Sections of a report that are this family's own, each `(heading, body)` or `(heading, body, figure)`."""
+        return []
 
     def notes(self, frame: pd.DataFrame) -> list[str]:
         """Sentences that a reader of the results must know."""

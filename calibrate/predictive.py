@@ -9,6 +9,7 @@ from numpyro import handlers
 
 from walras.calibrate.compiling import quickly
 from walras.calibrate.errors import CalibrationError
+from walras.calibrate.law import log_densities
 from walras.calibrate.problem import Problem, solved
 from walras.calibrate.tree import observed_columns, to_tree
 
@@ -34,17 +35,22 @@ def _at(problem: Problem, values: dict):
 
 
 def pointwise(problem: Problem, values: dict, key) -> dict:
-    """Per draw: one-step-ahead and leave-one-out densities, log priors, solver failures, and what was not observed.
+    """Per draw: one-step-ahead laws and leave-one-out densities, log priors, solver failures, and what was not observed.
 
     `values`: latent sites (chains, draws, …). Returns arrays (chains, draws, …).
     """
     observed = problem.observed
+    target = observed[:, 0]
 
     def one(values, key):
         _, equilibrium, law, trace = _at(problem, values)
         sampled = {name: trace[name] for name in problem.sampled}
+        ahead = law.one_step_ahead(observed)
+        simulate_key, key = jax.random.split(key)
         return {
-            **law.one_step_ahead(observed)._asdict(),
+            "log_density": log_densities(ahead, target),
+            "probability": ahead.cdf(target),
+            "simulated": ahead.sample(simulate_key),
             "leave_one_out": law.leave_one_out(observed),
             "log_prior": {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in sampled.items()},
             "solver_failed": ~solved(equilibrium),
@@ -60,7 +66,7 @@ def one_step_densities(problem: Problem, values: dict) -> np.ndarray:
     """log one-step-ahead density of the first target at each draw and row, (chains · draws, rows); NaN where missing."""
 
     def one(values):
-        return _at(problem, values)[2].one_step_ahead(problem.observed).log_density
+        return log_densities(_at(problem, values)[2].one_step_ahead(problem.observed), problem.observed[:, 0])
 
     return _over_draws(one, _flat(values))
 
@@ -115,8 +121,8 @@ def predictive_statistics(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
     observed = np.asarray(problem.observed)
     replicated = [tree["posterior_predictive"][name].to_numpy() for name in problem.observation.targets]
     tables = np.stack([values.reshape(-1, len(observed)) for values in replicated], axis=-1)
-    ours = problem.observation.statistics(observed)
-    theirs = problem.observation.statistics(np.where(np.isnan(observed), np.nan, tables))
+    ours = problem.observation.statistics(observed, problem.inputs)
+    theirs = problem.observation.statistics(np.where(np.isnan(observed), np.nan, tables), problem.inputs)
     rows = {
         name: (float(value), *np.quantile(theirs[name], [0.05, 0.95]), float(np.mean(theirs[name] >= value)))
         for name, value in ours.items()

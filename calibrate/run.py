@@ -146,12 +146,11 @@ def predict(path: Path, spec: Spec, problem: Problem, tree: xr.DataTree, draws: 
 
 
 def one_step_table(tree: xr.DataTree) -> pd.DataFrame:
-    """Mean and quantiles of each row's one-step-ahead predictive law, a mixture of normals over the draws."""
-    one_step = tree["one_step_ahead"]
-    rows = one_step["mean"].dims[-1]
-    mean, scale = (one_step[name].to_numpy().reshape(-1, one_step.sizes[rows]).T for name in ("mean", "scale"))
-    normal = np.random.default_rng(0).standard_normal(mean.shape)  # one draw a posterior draw: quantiles of the mixture
-    return pd.DataFrame(_quantiles(mean + scale * normal), index=pd.Index(one_step[rows], name=rows))
+    """Mean and quantiles of each row's one-step-ahead predictive law."""
+    simulated = tree["one_step_ahead"]["simulated"]
+    rows = simulated.dims[-1]
+    table = pd.DataFrame(_quantiles(simulated.to_numpy().reshape(-1, simulated.sizes[rows]).T))
+    return table.set_index(pd.Index(simulated[rows], name=rows))
 
 
 def _quantiles(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import Draws
 
 PACKAGES = ("walras", "jax", "numpyro", "arviz", "xarray", "pandas")
-_SCORES = ("mean", "scale", "log_density")
+_AHEAD = ("log_density", "probability", "simulated")
 
 
 def versions() -> dict[str, str]:
@@ -43,7 +43,7 @@ def assemble(problem: Problem, draws: Draws, extra: dict, attrs: dict) -> xr.Dat
         "log_likelihood": {target: extra["leave_one_out"]},
         "log_prior": extra["log_prior"],
         "prior": extra["prior"],
-        "one_step_ahead": {name: extra[name] for name in _SCORES},
+        "one_step_ahead": {name: extra[name] for name in _AHEAD},
         "observed_data": observed_columns(problem),
         "constant_data": constants(problem),
     }
@@ -72,7 +72,7 @@ def to_tree(problem: Problem, groups: dict, attrs: dict | None = None) -> xr.Dat
     rows = "time" if problem.data.index.nlevels == 1 else "row"
     times = problem.data.index if problem.data.index.nlevels == 1 else np.arange(len(problem.data))
     dims = {**problem.observation.dimensions()}
-    for name in [*problem.observation.targets, *map(_variable, problem.data.columns), *_SCORES]:
+    for name in [*problem.observation.targets, *map(_variable, problem.data.columns), *_AHEAD]:
         dims.setdefault(name, [rows])
     coords = {rows: np.asarray(times), **problem.observation.coordinates(problem.data)}
     datasets = {}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from walras.calibrate.law import Law, OneStepAhead
+from walras.calibrate.law import Law, log_densities
 
 
 class SeriesErrors(Law):
@@ -31,11 +31,10 @@ class SeriesErrors(Law):
         self.persistence, self.degrees_of_freedom = persistence, degrees_of_freedom
         super().__init__(mean_price.shape[0], 1)
 
-    @property
-    def _innovation(self):
+    def _errors(self, mean, scale):
         if self.degrees_of_freedom is None:
-            return dist.Normal(0.0, 1.0)
-        return dist.StudentT(self.degrees_of_freedom, 0.0, 1.0)
+            return dist.Normal(mean, scale)
+        return dist.StudentT(self.degrees_of_freedom, mean, scale)
 
     def _previous(self, observed):
         """For each row, the index of the last observed row before it, or −1."""
@@ -59,17 +58,13 @@ class SeriesErrors(Law):
         decay = self._decay(previous)
         mean = self.mean_price + decay * error[jnp.maximum(previous, 0)]
         scale = self.scale * jnp.sqrt(1.0 - decay**2)
-        innovation = jnp.where(observed, price - mean, 0.0) / scale
-        log_density = self._innovation.log_prob(innovation) - jnp.log(scale)
-        # Student-t innovations have a standard deviation of √(ν/(ν−2)), infinite for ν ≤ 2
-        spread = jnp.sqrt(self._innovation.variance)
-        return OneStepAhead(mean, scale * spread, jnp.where(observed, log_density, jnp.nan))
+        return self._errors(mean, scale)
 
     def log_prob(self, value):
-        return jnp.nansum(self.one_step_ahead(value).log_density)
+        return jnp.nansum(log_densities(self.one_step_ahead(value), value[:, 0]))
 
     def sample(self, key, sample_shape=()):
-        shocks = self._innovation.sample(key, (*sample_shape, self.mean_price.size))
+        shocks = self._errors(0.0, 1.0).sample(key, (*sample_shape, self.mean_price.size))
         decay = self._decay(jnp.arange(self.mean_price.size) - 1)
 
         def advance(error, row):

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
-from walras.calibrate.law import Law, OneStepAhead, left_out, repeated
+from walras.calibrate.law import Law, left_out, repeated
 
 
 class IntegratedPath(Law):
@@ -56,7 +57,7 @@ class IntegratedPath(Law):
         earlier = jnp.triu(solve_triangular(root, jnp.where(seen[:, None], covariance, 0.0), lower=True), k=1)
         mean = self.mean_price + earlier.T @ white
         scale = jnp.sqrt(jnp.diagonal(covariance) - jnp.sum(earlier**2, axis=0))
-        return OneStepAhead(mean, scale, jax.scipy.stats.norm.logpdf(value[:, 0], mean, scale))
+        return dist.Normal(mean, scale)
 
     def leave_one_out(self, value):
         seen, error, root, _ = self._whitened(value)

@@ -15,9 +15,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from walras.calibrate.law import Law, OneStepAhead, left_out, repeated
+from walras.calibrate.law import Law, left_out, repeated
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _CROWDING = 3
@@ -180,8 +181,7 @@ class StateSpace(Law):
 
     def one_step_ahead(self, value):
         predicted, variance, _ = self._filter(value)
-        price, scale = value[:, 0], jnp.sqrt(variance)
-        return OneStepAhead(predicted[:, 0], scale, jax.scipy.stats.norm.logpdf(price, predicted[:, 0], scale))
+        return dist.Normal(predicted[:, 0], jnp.sqrt(variance))
 
     def leave_one_out(self, value):
         """log p(price_t | everything else), from one derivative of the likelihood.

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pandas as pd
-import scipy.stats
 import xarray as xr
 from numpyro.infer import Predictive
 
@@ -17,8 +16,6 @@ from walras.calibrate.prior import Prior
 from walras.calibrate.problem import Problem
 
 MANY = 20  # elements beyond which a vector is drawn as a whole rather than one by one
-_BAND_DRAWS = 200
-_GOLDEN = (5**0.5 - 1) / 2
 _DRAWS = ("chain", "draw")
 
 
@@ -152,16 +149,11 @@ def _ends(variable: xr.DataArray) -> np.ndarray:
 
 
 def bands(tree: xr.DataTree, probabilities=(0.5, 0.9)) -> dict[float, np.ndarray]:
-    """One-step-ahead intervals (2, rows) by probability: quantiles of a mixture of normals, one for each draw."""
-    one_step = tree["one_step_ahead"].to_dataset().stack(sample=_DRAWS)
-    kept = np.linspace(0, one_step.sizes["sample"] - 1, min(_BAND_DRAWS, one_step.sizes["sample"])).astype(int)
-    mean, scale = (one_step[name].to_numpy()[:, kept, None] for name in ("mean", "scale"))
-    # each normal is stood for by one point in each tenth of its mass, elsewhere in the tenth from draw to draw
-    places = (np.arange(kept.size) + 0.5) * _GOLDEN % 1.0
-    points = scipy.stats.norm.ppf((np.arange(10) + places[:, None]) / 10)
-    mixture = (mean + scale * points).reshape(mean.shape[0], -1)
+    """One-step-ahead intervals (2, rows) by probability."""
+    simulated = tree["one_step_ahead"]["simulated"].to_numpy()
     ends = [end for p in probabilities for end in ((1 - p) / 2, (1 + p) / 2)]
-    return dict(zip(probabilities, np.quantile(mixture, ends, axis=1).reshape(-1, 2, mean.shape[0]), strict=True))
+    found = np.quantile(simulated, ends, axis=(0, 1))
+    return dict(zip(probabilities, found.reshape(-1, 2, simulated.shape[-1]), strict=True))
 
 
 def coverage(tree: xr.DataTree, name: str) -> dict[float, float]:

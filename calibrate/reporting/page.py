@@ -36,7 +36,7 @@ def render(problem: Problem, tree: xr.DataTree, comparison, story: Sequence[Sequ
         context = {
             **_headline(problem, judged),
             "notes": json.loads(tree.attrs.get("notes", "[]")),
-            "story": [_story_section(section) for section in story],
+            "story": [_story_section(section) for section in (*story, *problem.observation.story(problem, tree))],
             "fit": _fit(problem, tree),
             "paths": _paths(problem, tree),
             "priors": _priors(problem, tree, prior),

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.stats as jss
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from walras.calibrate.law import Law, OneStepAhead, repeated
+from walras.calibrate.law import Law, repeated
 
 _ROOT = float(np.sqrt(np.pi / 2.0))
-# Predictions of volume average over the next |x|, up to 8 standard deviations away, by Gauss and Legendre's rule in the log of
-# the volume traded: in x itself |x| has a kink, and a small error gives volume a narrow peak.
+# Laws of the next volume average over the next |x|, up to 8 standard deviations away, by Gauss and Legendre's rule in the log
+# of the volume traded: in x itself |x| has a kink, and a small error gives volume a narrow peak.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
 _FAR = 8.0
 _EDGE = 1e-6  # the share is kept as far from 0, where that log does not vary, and from 1, where it has no lower end
@@ -56,7 +57,7 @@ class ReturnsAndVolume(Law):
         return jax.lax.associative_scan(lambda one, two: (one[0] * two[0], two[0] * one[1] + two[1]), (factors, shocks))[1]
 
     def mean_log_volume(self, deviation: Float[Array, "..."]) -> Float[Array, "..."]:
-        return self.level + jnp.log1p(self.share * (_ROOT * jnp.abs(deviation) - 1.0))
+        return self.level + _log_traded(self.share, jnp.abs(deviation))
 
     def _volume_log_densities(self, volume, deviation):
         seen = ~jnp.isnan(volume)
@@ -73,40 +74,10 @@ class ReturnsAndVolume(Law):
         return jnp.sum(jnp.where(known, of_returns, 0.0)) + jnp.nansum(self._volume_log_densities(volume, deviation))
 
     def one_step_ahead(self, value):
-        volume = value[..., 0]
-        seen = ~jnp.isnan(volume)
-        centre = jnp.abs(self._kept * jnp.concatenate([jnp.zeros(1), self.deviations(value[..., 1])[:-1]]))
-        low = self._log_traded(jnp.maximum(centre - _FAR * self._fresh, 0.0))
-        high = self._log_traded(centre + _FAR * self._fresh)
-        logs, weights = self._next(centre, low, high)
-        mean = jnp.sum(weights * logs, axis=1)
-        variance = jnp.sum(weights * (logs - mean[:, None]) ** 2, axis=1)
-        # The density: where the errors that take the volume there are likely, too.
-        relative = jnp.where(seen, volume - self.level, mean)
-        near, reach = jnp.clip(relative, low, high), _FAR * self.noise
-        logs, weights = self._next(centre, jnp.maximum(low, near - reach), jnp.minimum(high, near + reach))
-        density = jax.scipy.special.logsumexp(jss.norm.logpdf(relative[:, None], logs, self.noise), b=weights, axis=1)
+        centre = self._kept * jnp.concatenate([jnp.zeros(1), self.deviations(value[..., 1])[:-1]])
         # x is known in the first row.
-        first = self.mean_log_volume(self.first)
-        mean, variance = (self.level + mean).at[0].set(first), variance.at[0].set(0.0)
-        density = density.at[0].set(jss.norm.logpdf(jnp.where(seen[0], volume[0], first), first, self.noise))
-        return OneStepAhead(mean, jnp.sqrt(self.noise**2 + variance), jnp.where(seen, density, jnp.nan))
-
-    def _log_traded(self, size):
-        """Log volume over its level, without error, where |x| is `size`."""
-        return jnp.log1p(self._inner_share * (_ROOT * size - 1.0))
-
-    def _next(self, centre, low, high):
-        """Such logs between two, (rows, nodes), with their probabilities, when x is normal around `centre`."""
-        width, share = 0.5 * (high - low)[:, None], self._inner_share
-        logs = low[:, None] + width * (1.0 + _NODES[None])
-        size = (jnp.expm1(logs) + share) / (share * _ROOT)
-        of_size = sum(jss.norm.pdf(size, sign * centre[:, None], self._fresh) for sign in (1.0, -1.0))
-        return logs, of_size * jnp.exp(logs) / (share * _ROOT) * width * _WEIGHTS[None]
-
-    @property
-    def _inner_share(self):
-        return jnp.clip(self.share, _EDGE, 1.0 - _EDGE)
+        centre, spread = centre.at[0].set(self.first), jnp.full(centre.size, self._fresh).at[0].set(0.0)
+        return NextVolume(centre, spread, level=self.level, share=self.share, noise=self.noise)
 
     def leave_one_out(self, value):
         # Given the returns, volumes are independent.
@@ -137,3 +108,92 @@ class ReturnsAndVolume(Law):
     def reconstruct(self, key, value):
         """`deviation`: x in each row."""
         return {"deviation": self.deviations(value[..., 1])}
+
+
+class NextVolume(dist.Distribution):
+    """Log volume whose x is normal around `centre` with standard deviation `spread`, both (rows,); zero where x is known."""
+
+    support = dist.constraints.real
+    pytree_data_fields = ("centre", "spread", "level", "share", "noise")
+
+    def __init__(self, centre, spread, *, level, share, noise):
+        self.centre, self.spread, self.level, self.share, self.noise = centre, spread, level, share, noise
+        super().__init__(batch_shape=centre.shape)
+
+    def log_prob(self, value):
+        relative = value - self.level
+        logs, weights, _ = self._traded(relative)
+        density = jax.scipy.special.logsumexp(jss.norm.logpdf(relative[:, None], logs, self.noise), b=weights, axis=1)
+        return jnp.where(self.spread > 0, density, jss.norm.logpdf(relative, self._known, self.noise))
+
+    def cdf(self, value):
+        relative = value - self.level
+        logs, weights, below = self._traded(relative)
+        probability = below + jnp.sum(weights * jss.norm.cdf(relative[:, None], logs, self.noise), axis=1)
+        # The rule's error may take it beyond these.
+        return jnp.where(self.spread > 0, jnp.clip(probability, 0.0, 1.0), jss.norm.cdf(relative, self._known, self.noise))
+
+    @property
+    def mean(self):
+        return self.level + self._moments[0]
+
+    @property
+    def variance(self):
+        return self.noise**2 + self._moments[1]
+
+    def sample(self, key, sample_shape=()):
+        shock_key, noise_key = jax.random.split(key)
+        deviation = dist.Normal(self.centre, self.spread, validate_args=False).sample(shock_key, sample_shape)
+        mean = self.level + _log_traded(self.share, jnp.abs(deviation))
+        return dist.Normal(mean, self.noise).sample(noise_key)
+
+    @property
+    def _moments(self):
+        """Mean and variance of the log volume traded, without error and level."""
+        logs, weights = self._rule(*self._ends)
+        mean = jnp.sum(weights * logs, axis=1)
+        variance = jnp.sum(weights * (logs - mean[:, None]) ** 2, axis=1)
+        return jnp.where(self.spread > 0, mean, self._known), jnp.where(self.spread > 0, variance, 0.0)
+
+    def _traded(self, relative):
+        """Logs of the volume traded that errors take to `relative`, their weights, and the probability of smaller ones."""
+        low, high = self._ends
+        near, reach = jnp.clip(relative, low, high), _FAR * self.noise
+        start = jnp.maximum(low, near - reach)
+        size = self._size(start)
+        ends = [jss.norm.cdf((sign * size - self.centre) / self._safe_spread) for sign in (1.0, -1.0)]
+        return *self._rule(start, jnp.minimum(high, near + reach)), ends[0] - ends[1]
+
+    def _rule(self, low, high):
+        """Such logs between two, (rows, nodes), with their probabilities."""
+        width = 0.5 * (high - low)[:, None]
+        logs = low[:, None] + width * (1.0 + _NODES[None])
+        spread = self._safe_spread[:, None]
+        of_size = sum(jss.norm.pdf(self._size(logs), sign * self.centre[:, None], spread) for sign in (1.0, -1.0))
+        return logs, of_size * jnp.exp(logs) / (self._inner_share * _ROOT) * width * _WEIGHTS[None]
+
+    @property
+    def _ends(self):
+        size, reach = jnp.abs(self.centre), _FAR * self._safe_spread
+        return tuple(_log_traded(self._inner_share, end) for end in (jnp.maximum(size - reach, 0.0), size + reach))
+
+    def _size(self, log_traded):
+        """|x|, where the log of the volume traded is such."""
+        return (jnp.expm1(log_traded) + self._inner_share) / (self._inner_share * _ROOT)
+
+    @property
+    def _known(self):
+        return _log_traded(self.share, jnp.abs(self.centre))
+
+    @property
+    def _safe_spread(self):
+        return jnp.where(self.spread > 0, self.spread, 1.0)
+
+    @property
+    def _inner_share(self):
+        return jnp.clip(self.share, _EDGE, 1.0 - _EDGE)
+
+
+def _log_traded(share, size):
+    """Log volume over its level, without error, where |x| is `size`."""
+    return jnp.log1p(share * (_ROOT * size - 1.0))

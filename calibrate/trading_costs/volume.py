@@ -134,7 +134,8 @@ class PriceAndVolume(Observation):
         """The volatility, mean drift and reversion (1 / row) of the stationary market that has the data's moments.
 
         The standard deviation and mean of returns, and the reversion at which |x| has, from one row to the next, the
-        correlation of volume relative to its trend. With a turnover, for `TradingCosts.matching`.
+        correlation of volume relative to its trend. With a turnover, for `TradingCosts.matching`. The trend moves with
+        volume and takes some of that correlation away: with 252 rows a reversion of .08 is found as .086.
         """
         frame = self.standardised(frame)
         returns, volume = self.returns(frame), np.exp(self.log_volume(frame))
@@ -198,10 +199,12 @@ class PriceAndVolume(Observation):
             f"Each row counts as one period of trading. Log volume is less its mean over the {self.trend} rows before: its "
             "level then says nothing about turnover, which is as its prior has it, and endowment with it.",
             "The asymmetry of risk aversions moves only the drift, by far less than that is known: along it trading_cost and "
-            "both risk aversions vary together, a ridge that price and volume do not tell apart.",
+            "both risk aversions vary together, a ridge that price and volume do not tell apart. A high asymmetry with a slow "
+            "reversion may fit as well as a low one with a fast one.",
+            "Volume says most of what is known of the drift: a shock that agents hedge is the return less its drift.",
         ]
 
-    def statistics(self, tables):
+    def statistics(self, tables, inputs):
         volume, returns = tables[..., 0], tables[..., 1]
         size = np.abs(returns)
         return {

@@ -1,12 +1,14 @@
 """How often posterior intervals cover truths that were drawn from the prior."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
 from walras.calibrate import NUTS, Problem, prior_predictive
-from walras.calibrate.samplers import Chains
+from walras.calibrate.samplers import Chains, Draws
 
 LEVEL = 0.9
 OVERSAMPLED = 100
@@ -29,12 +31,10 @@ def coverage(problem: Problem, sampler: NUTS, *, key, replications: int, fitted:
         truths["supply_path"] = simulated["prior"]["supply_path"].to_numpy()[0]
     elif problem.observation.supply == "latent":
         truths["supply_path"] = tables[..., 1]
-    chains = Chains(fitted, sampler)
     reconstruct = jax.jit(jax.vmap(lambda values, key, table: supply_of(fitted, values, key, table), in_axes=(0, 0, None)))
     inside = {name: [] for name in truths}
-    for number, (key, table) in enumerate(zip(jax.random.split(fit_key, replications), shown, strict=True)):
-        draws = chains.run(jax.random.split(key, sampler.chains), observed=table).values
-        draws = {name: array.reshape(-1, *array.shape[2:]) for name, array in draws.items()}
+    for number, (table, found) in enumerate(zip(shown, refits(fitted, sampler, fit_key, shown), strict=True)):
+        draws = {name: array.reshape(-1, *array.shape[2:]) for name, array in found.values.items()}
         if "supply_path" in truths and "supply_path" not in draws:
             latent = {name: draws[name] for name in fitted.latent}
             keys = jax.random.split(jax.random.fold_in(path_key, number), len(next(iter(latent.values()))))
@@ -43,6 +43,13 @@ def coverage(problem: Problem, sampler: NUTS, *, key, replications: int, fitted:
             low, high = np.quantile(draws[name], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=0)
             inside[name].append(np.mean((low <= truth[number]) & (truth[number] <= high)))
     return {name: float(np.mean(shares)) for name, shares in inside.items()}
+
+
+def refits(fitted: Problem, sampler: NUTS, key, tables) -> Iterator[Draws]:
+    """The draws of the problem given each of these tables in place of its own, by one compiled program."""
+    chains = Chains(fitted, sampler)
+    for one, table in zip(jax.random.split(key, len(tables)), tables, strict=True):
+        yield chains.run(jax.random.split(one, sampler.chains), observed=jnp.asarray(table))
 
 
 def truths_of(problem: Problem, key, replications: int):

@@ -47,6 +47,7 @@ def assert_nominal(shares, scalar_band=SCALAR_BAND):
         assert abs(share - LEVEL) <= band, f"{name}: {share:.2f} of truths lie in 90 % intervals"
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_foreseen_market_with_known_supply():
     """Each of eight shares within ±0.21 of 0.9 over 30 markets: a false alarm in 4e-3 of keys."""

@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
+from walras.calibrate.law import log_densities
 from walras.calibrate.price_formation.errors_law import SeriesErrors
 
 # Two summations of the same dozen logarithms.
@@ -45,7 +46,7 @@ def test_ar1_one_step_ahead_is_the_conditional_law():
         assert_allclose(one_step.mean[row], MEAN[row] + gain @ (PRICE - MEAN)[past], rtol=EXACT)
         variance = covariance()[row, row] - gain @ covariance()[past, row]
         assert_allclose(one_step.scale[row], np.sqrt(variance), rtol=EXACT)
-    assert_allclose(np.isnan(one_step.log_density), np.isnan(PRICE))
+    assert_allclose(np.isnan(log_densities(one_step, PRICE)), np.isnan(PRICE))
 
 
 def test_independent_student_errors():
@@ -53,7 +54,7 @@ def test_independent_student_errors():
     value = law(degrees_of_freedom=FREEDOM)
     density = stats.t(FREEDOM, MEAN, SCALE)
     assert_allclose(value.log_prob(PRICE[:, None]), np.nansum(density.logpdf(PRICE)), rtol=EXACT)
-    assert_allclose(value.one_step_ahead(PRICE[:, None]).scale, density.std(), rtol=EXACT)
+    assert_allclose(value.one_step_ahead(PRICE[:, None]).variance, density.var(), rtol=EXACT)
 
 
 def test_student_innovations_with_persistence():

@@ -74,6 +74,7 @@ def test_integrated_prices_have_the_covariance_of_superposed_supplies(process):
     assert_allclose(float(law.log_prob(problem.observed)), wanted, rtol=DENSITY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["wiener", "smooth"])
 def test_a_path_through_a_market_that_is_not_affine_is_sampled(process):
     problem = made("double_well", process)

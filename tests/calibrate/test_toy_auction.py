@@ -73,6 +73,10 @@ class LogBids(dist.Distribution):
         points = self.location[:, None] + jnp.log(jnp.asarray(_QUANTILES))[None]
         return jax.scipy.special.logsumexp(dist.Normal(points, self.noise).log_prob(value[:, None]), axis=1) - jnp.log(64.0)
 
+    def cdf(self, value):
+        points = self.location[:, None] + jnp.log(jnp.asarray(_QUANTILES))[None]
+        return dist.Normal(points, self.noise).cdf(value[:, None]).mean(axis=1)
+
     def sample(self, key, sample_shape=()):
         one, two = jax.random.split(key)
         shape = (*sample_shape, *self.batch_shape)
