@@ -1,10 +1,16 @@
 """Bayesian calibration of market equilibria: problems, fits, checks, predictions, comparisons and reports."""
 
+# Imported before, ArviZ leaves a NumPyro that loads when first used; it must be whole before its submodules are imported.
+from numpyro import __version__ as _  # noqa: F401
+
+from walras.calibrate.auctions.bids import Bids
+from walras.calibrate.auctions.counterfactuals import Revenue, revenue
+from walras.calibrate.auctions.nonparametric import EstimatedValues, guerre_perrigne_vuong
 from walras.calibrate.checking import check
 from walras.calibrate.comparing import Comparison, compare
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.fitting import fit
-from walras.calibrate.law import IndependentRows, Law, OneStepAhead
+from walras.calibrate.law import IndependentRows, Law
 from walras.calibrate.observation import Observation
 from walras.calibrate.predictive import forecast, posterior_predictive, predictive_statistics, prior_predictive
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
@@ -20,24 +26,27 @@ from walras.calibrate.tree import load, priors, save
 
 __all__ = [
     "NUTS",
+    "Bids",
     "CalibrationError",
     "Comparison",
+    "EstimatedValues",
     "ForeseenPrices",
     "IndependentRows",
     "Law",
     "Market",
     "Observation",
-    "OneStepAhead",
     "Parameter",
     "PriceAndVolume",
     "Prior",
     "Problem",
+    "Revenue",
     "StochasticPrices",
     "TradingDays",
     "check",
     "compare",
     "fit",
     "forecast",
+    "guerre_perrigne_vuong",
     "load",
     "markets",
     "posterior_predictive",
@@ -45,5 +54,6 @@ __all__ = [
     "prior_predictive",
     "priors",
     "report",
+    "revenue",
     "save",
 ]

@@ -9,6 +9,7 @@ from walras.calibrate.errors import CalibrationError
 
 _MARKETS = {
     "double_well": "walras.calibrate.price_formation.wells:DOUBLE_WELL",
+    "first_price_auction": "walras.calibrate.auctions.market:FIRST_PRICE_AUCTION",
     "price_formation": "walras.calibrate.price_formation.markets:FORESEEN",
     "random_supply": "walras.calibrate.price_formation.markets:RANDOM_SUPPLY",
     "stationary": "walras.calibrate.price_formation.markets:STATIONARY",

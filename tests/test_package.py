@@ -170,3 +170,9 @@ def test_no_import_is_relative(name: str):
 def test_forbidden_imports_are_recognised(tmp_path: Path, statement: str, expected: bool):
     (tmp_path / "module.py").write_text(statement, encoding="utf-8")
     assert any(within(name, FORBIDDEN["model"]) for _, name, _ in imports(tmp_path)) == expected
+
+
+def test_arviz_may_be_imported_before():
+    """It leaves a NumPyro that is loaded late, whose parts were missing where they were imported first."""
+    code = "import arviz, walras.calibrate, numpyro; numpyro.distributions.distribution.Unit"
+    subprocess.run([sys.executable, "-c", code], check=True)

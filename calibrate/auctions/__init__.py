@@ -1,0 +1,1 @@
+"""Calibrating auctions: what bids tell of the values behind them."""
