@@ -97,6 +97,7 @@ def draws_of(kernel, draws, method, *arguments):
     return mcmc.get_samples(group_by_chain=True)
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_a_foreign_kernel_on_the_program_gives_the_same_posterior(problem, tree):
     """`problem.model` is an ordinary NumPyro program: Barker's random walk must agree with `fit`."""

@@ -233,7 +233,9 @@ def draws(problem):
     return samplers.run(problem, SAMPLER, jax.random.key(0))
 
 
-@pytest.mark.parametrize("options", [{"processes": 2}, {"chunk": 37}, {}], ids=["processes", "chunks", "again"])
+@pytest.mark.parametrize(
+    "options", [{"processes": 2}, pytest.param({"chunk": 37}, marks=pytest.mark.slow), {}], ids=["processes", "chunks", "again"]
+)
 def test_draws_depend_on_the_key_alone(problem, draws, options):
     """Neither the number of processes, nor the size of chunks, nor earlier runs may change a draw by a single bit."""
     again = samplers.run(problem, replace(SAMPLER, **options), jax.random.key(0))

@@ -78,6 +78,7 @@ def test_derivatives_where_bids_of_a_group_end_early():
     assert compiled(0.0)[0] < compiled(0.0)[1] - 0.01
 
 
+@pytest.mark.slow
 def test_equal_groups_bid_as_symmetric_bidders_do():
     law = bounded(2.0, 1.0, 0.8, 2.0)
     symmetric = FirstPriceAuction(law, 5).solve()

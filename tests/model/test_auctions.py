@@ -56,7 +56,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("risk", [1.0, 0.3])
-@pytest.mark.parametrize("bidders", [2, 5, 20])
+@pytest.mark.parametrize("bidders", [2, pytest.param(5, marks=pytest.mark.slow), 20])
 def test_closed_forms(bidders, risk):
     n = bidders
     v = jnp.linspace(0.05, 1.0, 7)
@@ -83,7 +83,7 @@ def test_two_exponential_bidders():
 # The oracle asks for more digits than there are.
 @pytest.mark.filterwarnings("ignore::scipy.integrate.IntegrationWarning")
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("bidders", "risk"), [(2, 1.0), (3, 0.6), (20, 0.3)])
+@pytest.mark.parametrize(("bidders", "risk"), [(2, 1.0), pytest.param(3, 0.6, marks=pytest.mark.slow), (20, 0.3)])
 def test_bids_equal_adaptive_quadrature_also_where_values_are_unbounded(family, bidders, risk):
     values, same = FAMILIES[family]
     found = FirstPriceAuction(values, bidders, risk).solve().bid_at(LEVELS)
@@ -126,7 +126,7 @@ def test_affiliated_signals():
     assert_allclose(own.bid(signal), [oracle.bid_by_quadrature(stats.beta(2, 2), 3, 1.0, v) for v in signal], rtol=QUADRATURE)
 
 
-@pytest.mark.parametrize("bidders", [2, 7])
+@pytest.mark.parametrize("bidders", [2, pytest.param(7, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reserve", [None, 0.8])
 def test_revenue_equivalence(bidders, reserve):
     values, same = FAMILIES["log-normal"]

@@ -152,6 +152,7 @@ def bent():
     return market, supply, positions, weights, solve
 
 
+@pytest.mark.slow
 def test_a_double_well_market_is_certified(bent):
     market, _, positions, weights, _ = bent
     found = market.solve(wiener_supply(32), initial=(positions, weights))

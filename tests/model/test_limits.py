@@ -96,6 +96,7 @@ def test_the_error_counts_what_a_wall_does_to_steps_and_grids():
         assert coarse.error < 5 * (true + exact.error)
 
 
+@pytest.mark.slow
 def test_positions_stay_inside():
     found = solve(SUPPLY, (0.3, 0.8))
     flow = found.dual().flow(found.multipliers)

@@ -46,6 +46,7 @@ def test_matrix_closed_form_at_second_order(quadratic):
     assert np.max(np.abs(quadratic[16].positions - exact[16].positions(jnp.asarray(FIRST)))) < 0.02  # h² max|Q″|/12
 
 
+@pytest.mark.slow
 def test_without_holding_cost_exact_in_time():
     found = solve(None, Quadratic(ENDED, -CENTRE), 8, Agents(substeps=1))
     exact = solve(None, Quadratic(ENDED, -CENTRE), 8)

@@ -109,7 +109,7 @@ def central(f, at, step=STEP):
 SOLVERS = {"diffusion": diffusion, "walled": walled, "agents": agents, "two assets": two_assets, "vanishing": vanishing}
 
 
-SELDOM = {"walled", "vanishing"}
+SELDOM = {"walled", "two assets", "vanishing"}
 
 
 @pytest.fixture(

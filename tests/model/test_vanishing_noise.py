@@ -95,6 +95,7 @@ def test_convex_costs_lead_to_the_agents():
     assert_allclose(limit.price, quiet.price, atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_limit_that_cannot_be_told_is_not_returned_silently():
     market = PriceFormation(1.0, None, WELL)
     solver = VanishingNoise((1.5, 1.0), Diffusion(points=192, substeps=1))
