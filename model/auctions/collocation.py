@@ -14,8 +14,10 @@ each of which all is smooth, and all but the first of which may have no length. 
 and less rough in τ.
 
 The unknowns are the polynomials' Chebyshev coefficients and the lengths of segments. There are more equations than unknowns,
-since the conditions that make solutions smooth at lo are among them, and they are satisfied in the sense of least squares, by
-Levenberg and Marquardt's method. The implicit derivative is that of the same least-squares problem.
+since the conditions that make solutions smooth at lo and at the ends of segments are among them, and they are satisfied in
+the sense of least squares, by Levenberg and Marquardt's method. Where a group's bids end, an error of L is a jump of the
+probability to win, from which others gain in proportion, while gains from errors elsewhere are of their square: conditions at
+ends weigh more. The implicit derivative is that of the same least-squares problem.
 """
 
 from collections.abc import Callable
@@ -122,7 +124,7 @@ def _other_segment(groups: Groups, curve, start, length, present, tau):
     """The same in another segment; where a group does not bid any more, L."""
     log_level, slope = _curves(curve, tau)
     wish, total = groups.wishes(log_level, start + length * jnp.asarray(_part(tau)), present)
-    return jnp.where(present[:, None], (slope - length * wish) / (1.0 + length * total)[None], _FIRM * log_level)
+    return jnp.where(present[:, None], (slope - length * wish) / (1.0 + length * total)[None], log_level)
 
 
 def first_order(groups: Groups, bids: Bids, tau: np.ndarray, other_tau: np.ndarray) -> list:
@@ -155,8 +157,10 @@ def _either(one, other):
 
 def equations(groups: Groups, bids: Bids) -> Float[Array, " equations"]:
     order = first_order(groups, bids, _collocated(bids.first.shape[1]), _collocated(bids.others.shape[2] - 1))
+    weights = jnp.where(groups.present, 1.0, _FIRM)[:, :, None]
     ends = (*ends_missed(groups, bids), *(_slope_at_the_end(curves) for curves in (bids.first, bids.others)))
-    return jnp.concatenate([part.ravel() for part in (*order, *(_FIRM * part for part in ends))])
+    weighted = (*(weight * part for weight, part in zip(weights, order, strict=True)), *(_FIRM * part for part in ends))
+    return jnp.concatenate([part.ravel() for part in weighted])
 
 
 def _slope_at_the_end(coefficients):
