@@ -6,7 +6,6 @@ from numpyro import __version__ as _  # noqa: F401
 from walras.calibrate.auctions.bids import Bids
 from walras.calibrate.auctions.counterfactuals import Revenue, revenue
 from walras.calibrate.auctions.nonparametric import EstimatedValues, guerre_perrigne_vuong
-from walras.calibrate.auctions.pictures import plot_bid_quantiles, plot_revenue, plot_values
 from walras.calibrate.checking import check
 from walras.calibrate.comparing import Comparison, compare
 from walras.calibrate.errors import CalibrationError
@@ -50,9 +49,6 @@ __all__ = [
     "guerre_perrigne_vuong",
     "load",
     "markets",
-    "plot_bid_quantiles",
-    "plot_revenue",
-    "plot_values",
     "posterior_predictive",
     "predictive_statistics",
     "prior_predictive",

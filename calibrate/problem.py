@@ -92,7 +92,7 @@ class Problem:
 
         def draw(key):
             with handlers.block(), handlers.seed(rng_seed=key):
-                params = self._parameters(self.inputs)
+                params = self.parameters(self.inputs)
                 inputs = self.observation.latents(params, self.inputs)
             return build(params, inputs, solver=solver)
 
@@ -135,7 +135,7 @@ class Problem:
 
     def forward(self, inputs) -> tuple[dict, object, Law]:
         """Parameters, equilibrium and law of one draw: the part of the NumPyro program before the data."""
-        params = self._parameters(inputs)
+        params = self.parameters(inputs)
         if self.registered and self.registered.affine:
             inputs = self.observation.integrated(params, inputs, partial(self.build, params))
         else:
@@ -145,7 +145,8 @@ class Problem:
             numpyro.deterministic(name, value)
         return params, equilibrium, self.observation.law(equilibrium, params, inputs)
 
-    def _parameters(self, inputs) -> dict:
+    def parameters(self, inputs) -> dict:
+        """The parameters by name, a NumPyro program: sampled from their priors, or held fixed."""
         if callable(self.priors):
             return self.priors()
         params = {}

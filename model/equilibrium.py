@@ -68,8 +68,8 @@ class Status(eqx.Enumeration):
         "for a wider family"
     )
     bids_not_found = (
-        "the bids that were found do not satisfy bidders' first-order conditions: give the solver more modes, or values whose "
-        "quantiles and density are smooth"
+        "the bids that were found do not satisfy bidders' first-order conditions: give values whose quantiles and density are "
+        "smooth and, where the solver has modes, more of them"
     )
     bids_not_finite = "a bid is not finite: give values with a finite mean, and finite parameters"
     reserve_not_met = "no bidder's value or cost meets the reserve: give a reserve inside the support of values"

@@ -55,12 +55,10 @@ from walras.calibrate import (
     check,
     fit,
     guerre_perrigne_vuong,
-    plot_bid_quantiles,
-    plot_revenue,
-    plot_values,
     posterior_predictive,
     revenue,
 )
+from walras.calibrate.auctions.pictures import plot_bid_quantiles, plot_revenue, plot_values
 from walras.calibrate.reporting.style import ALERT, COLOURS, INK, POSTERIOR, STYLE
 from walras.model import (
     AllPayAuction,

@@ -37,7 +37,9 @@ class Bids(Observation):
     targets: ClassVar[tuple[str, ...]] = ("log_bid",)
 
     def __post_init__(self):
-        shifters: Iterable[str] = (self.shifters,) if isinstance(self.shifters, str) else self.shifters
+        shifters = (self.shifters,) if isinstance(self.shifters, str) else self.shifters
+        if not isinstance(shifters, Iterable) or not all(isinstance(name, str) for name in shifters):
+            raise CalibrationError(f"observation shifters are {self.shifters!r}: give the names of columns")
         object.__setattr__(self, "shifters", tuple(shifters))
         for option, allowed in (("bids", ("all", "winning")), ("values", tuple(FAMILIES))):
             if getattr(self, option) not in allowed:
@@ -52,7 +54,7 @@ class Bids(Observation):
         attrs, bids = frame.attrs, frame["bid"]
         for wrong, what in ((bids.isna(), "missing"), (bids <= 0, "not positive")):
             if wrong.any():
-                auction, bidder = wrong.index[wrong.to_numpy()][0]
+                auction, bidder = wrong.index[wrong.to_numpy()].tolist()[0]
                 raise CalibrationError(
                     f"bid of bidder {bidder!r} in auction {auction!r} is {what}: bids have logs, correct it or drop the row"
                 )
@@ -64,7 +66,8 @@ class Bids(Observation):
         if self.bids == "winning":
             frame = frame.groupby(level="auction", sort=False).head(1)
         for column in self.shifters:
-            _check_shifter(frame, column)
+            _check_positive(frame, column, "shifter")
+        _check_number(frame, self.shifters)
         if self.reserve is not None:
             _check_reserve(frame, self.reserve)
         frame.attrs = attrs
@@ -188,10 +191,11 @@ def _check_reserve(frame, column):
     _check_positive(frame, column, "reserve")
     below = (frame["bid"] < frame[column]).to_numpy()
     if below.any():
-        (auction, bidder), row = frame.index[below][0], frame[below].iloc[0]
+        (auction, bidder), row = frame.index[below].tolist()[0], frame[below].iloc[0]
         raise CalibrationError(
-            f"bid of bidder {bidder!r} in auction {auction!r} is {row['bid']:g}, below its {column} of {row[column]:g}, as are "
-            f"{int(below.sum())} bids: with reserve={column!r} no value makes such a bid, drop their auctions or leave it out"
+            f"bid of bidder {bidder!r} in auction {auction!r} is {row['bid']:g}, below its {column} of {row[column]:g} "
+            f"({int(below.sum())} bids are): with reserve={column!r} no value makes such a bid, so drop their auctions or "
+            "leave the reserve out"
         )
 
 
@@ -201,7 +205,7 @@ def _check_bidders(frame, rows):
     changes = frame.groupby(level="auction", sort=False)[BIDDERS].transform("nunique").to_numpy() > 1
     if (wrong | changes).any():
         row = np.flatnonzero(wrong | changes)[0]
-        auction = frame.index.get_level_values("auction")[row]
+        auction = frame.index.get_level_values("auction").tolist()[row]
         raise CalibrationError(
             f"auction {auction!r} has {numbers[row]:g} bidders and {rows.iloc[row]} bids: a bidder bids against others, so "
             "drop auctions of one, and give a column bidders one whole number in each auction, at least 2 and its bids"
@@ -222,8 +226,17 @@ def _check_positive(frame, column, what):
         raise CalibrationError(f"{what} {column!r} differs between bids of one auction: give one value for each auction")
 
 
-def _check_shifter(frame, column):
-    _check_positive(frame, column, "shifter")
-    values = frame[column].to_numpy(float)
-    if np.std(np.log(values)) == 0:
-        raise CalibrationError(f"shifter {column!r} is always {values[0]:g}: leave it out")
+def _check_number(frame, shifters):
+    """That auctions are more than what describes them, and that no shifter follows from the others."""
+    first = frame[~frame.index.get_level_values("auction").duplicated()]
+    if len(first) < len(shifters) + 2:
+        raise CalibrationError(
+            f"data have {len(first)} auctions: with {len(shifters)} shifters the scale of auctions is only told from at least "
+            f"{len(shifters) + 2}"
+        )
+    logs = np.log(first[list(shifters)].to_numpy(float))
+    for number, column in enumerate(shifters):
+        if np.ptp(logs[:, number]) == 0:
+            raise CalibrationError(f"shifter {column!r} is always {first[column].iloc[0]:g}: leave it out")
+        if np.linalg.matrix_rank(logs[:, : number + 1] - logs[:, : number + 1].mean(axis=0)) <= number:
+            raise CalibrationError(f"shifter {column!r} follows from {', '.join(shifters[:number])}: leave it out")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from jax.scipy.special import ndtr, ndtri
+from numpyro import handlers
 
 from walras.calibrate.auctions.bids import Bids
 from walras.calibrate.auctions.market import values_of
@@ -65,18 +66,23 @@ def revenue(
         raise CalibrationError(f"observation is a {type(observation).__name__}: revenue is that of auctions, observed by Bids")
     binding = observation.reserve is not None
     numbers = np.asarray(problem.inputs["numbers"] if bidders is None else bidders, float)
-    if numbers.ndim != 1 or not np.all((numbers >= 2) & (numbers == np.round(numbers))):
+    whole = np.isfinite(numbers) & (numbers == np.round(numbers))
+    if numbers.ndim != 1 or not numbers.size or not np.all(whole & (numbers >= 2)):
         raise CalibrationError(f"bidders is {bidders!r}: give whole numbers of at least 2")
+    if not np.isfinite(seller_value):
+        raise CalibrationError(f"seller_value is {seller_value}: give what the good is worth to a seller who keeps it")
+    if draws < 1:
+        raise CalibrationError(f"draws is {draws}: give a whole number of at least 1")
     values = drawn(problem, tree, draws)
-    given = _reserves(values, problem, binding) if reserves is None else np.asarray(reserves, float)
+    given = _reserves(values, problem, binding) if reserves is None else np.unique(np.asarray(reserves, float))
     lowest = 1.0 if binding else 0.0
-    if given.ndim != 1 or given.size < 2 or not np.all((given >= lowest) & np.isfinite(given)):
+    if given.size < 2 or not np.all((given >= lowest) & np.isfinite(given)):
         what = "multiples, of at least 1, of the reserve in the data" if binding else "amounts of money of at least 0"
         raise CalibrationError(f"reserves is {reserves!r}: give two or more {what}")
-    one = partial(_curve, np.sort(given), numbers, seller_value, binding)
+    one = partial(_curve, given, numbers, seller_value, binding)
     earned, sold = (np.asarray(found) for found in quickly(partial(jax.lax.map, one))(values))
     unit = f"times {observation.reserve}" if binding else problem.data.attrs["units"].get("bid", "")
-    return Revenue(_table(earned, sold, np.sort(given), numbers), _best(earned, np.sort(given), numbers), unit)
+    return Revenue(_table(earned, sold, given, numbers), _best(earned, given, numbers), unit)
 
 
 def drawn(problem: Problem, tree: xr.DataTree, draws: int) -> dict[str, np.ndarray]:
@@ -88,8 +94,12 @@ def drawn(problem: Problem, tree: xr.DataTree, draws: int) -> dict[str, np.ndarr
     total = posterior.sizes["chain"] * posterior.sizes["draw"]
     kept = np.linspace(0, total - 1, min(draws, total)).astype(int)
     sampled = {n: posterior[n].to_numpy().reshape(total, *posterior[n].shape[2:])[kept] for n in problem.sampled}
-    fixed = {} if callable(problem.priors) else {n: p for n, p in problem.priors.items() if n not in sampled}
-    found = {**sampled, **{name: np.full(kept.size, float(value)) for name, value in fixed.items()}}
+
+    def parameters(values):
+        with handlers.seed(rng_seed=0), handlers.substitute(data=values):
+            return {name: jnp.asarray(value, float) for name, value in problem.parameters(problem.inputs).items()}
+
+    found = {name: np.asarray(values) for name, values in jax.vmap(parameters)(sampled).items()}
     return {**found, "location": found["value_level"] - float(np.mean(problem.inputs.get("log_reserve", 0.0)))}
 
 
@@ -128,16 +138,23 @@ def _table(earned, sold, reserves, numbers) -> pd.DataFrame:
     return pd.DataFrame({name: values.ravel() for name, values in columns.items()}, index=index)
 
 
-def _best(earned, reserves, numbers) -> pd.DataFrame:
-    """Of each draw the best reserve, between grid points by the parabola through the best and its neighbours."""
-    place = np.clip(earned.argmax(-1), 1, reserves.size - 2)
+def _peak(earned, reserves) -> np.ndarray:
+    """Where revenue is highest, between grid points by the parabola through the best and its neighbours."""
+    best = earned.argmax(-1)
+    if reserves.size < 3:
+        return reserves[best]
+    place = np.clip(best, 1, reserves.size - 2)
     around = np.take_along_axis(earned, place[..., None] + np.array([-1, 0, 1]), axis=-1)
     x = reserves[place[..., None] + np.array([-1, 0, 1])]
     left, right = np.moveaxis(np.diff(around, axis=-1) / np.diff(x, axis=-1), -1, 0)
     bend = (right - left) / (x[..., 2] - x[..., 0])
     peak = np.where(bend < 0, 0.5 * (x[..., 0] + x[..., 1]) - 0.5 * left / np.where(bend < 0, bend, -1.0), x[..., 1])
-    best = np.where(earned.argmax(-1) == place, np.clip(peak, x[..., 0], x[..., 2]), reserves[earned.argmax(-1)])
-    gain = earned.max(-1) - earned[..., 0]
+    return np.where(best == place, np.clip(peak, x[..., 0], x[..., 2]), reserves[best])
+
+
+def _best(earned, reserves, numbers) -> pd.DataFrame:
+    """Of each draw the best reserve."""
+    best, gain = _peak(earned, reserves), earned.max(-1) - earned[..., 0]
 
     def told(values):
         low, high = np.quantile(values, _INTERVAL, axis=0)

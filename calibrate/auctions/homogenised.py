@@ -33,6 +33,12 @@ def auctions_of(frame: pd.DataFrame, bidders: int) -> pd.DataFrame:
     sizes = frame.groupby(level="auction")["bid"].transform("size")
     if sizes.max() < 2:
         raise CalibrationError("every auction has one bid: give all the bids of each, since values are read off how they vary")
+    if "bidders" in frame and not (frame["bidders"] == sizes).all():
+        auction = frame.index.get_level_values("auction")[(frame["bidders"] != sizes).to_numpy()].tolist()[0]
+        raise CalibrationError(
+            f"auction {auction!r} has {frame.loc[auction, 'bidders'].iloc[0]:g} bidders and {len(frame.loc[auction])} bids: "
+            "give all the bids of each, since values are read off how they vary"
+        )
     chosen = frame[sizes == bidders]
     number = len(chosen) // bidders
     if number < FEWEST_AUCTIONS:

@@ -21,6 +21,7 @@ from walras.model.equilibrium import EquilibriumError, Status, checked, is_trace
 
 _LEGENDRE = np.polynomial.legendre.leggauss(24)
 _ENDS = 1e-3, 1e-9  # how near to the lowest signal m is looked at, and to both a bid: at the ends laws may be degenerate
+_DIGITS = 1e-8  # of the lowest signal: distances from it have eight digits
 _CHECKED = np.linspace(0.1, 0.9, 9)
 
 
@@ -48,9 +49,11 @@ class AffiliatedFirstPriceAuction(eqx.Module):
             raise EquilibriumError(f"signals are {self.signals}: give the lowest and a higher highest signal")
 
     def hazard(self, signal) -> Float[Array, ""]:
-        """m(t) = (t − lo) g(t|t)/G(t|t)."""
+        """m(t) = (t − lo) g(t|t)/G(t|t). Nearer to lo than t − lo has digits, m at the nearest t."""
+        low, high = self.signals
+        signal = jnp.maximum(signal, low + _ENDS[1] * (high - low) + _DIGITS * jnp.abs(low))
         law, slope = jax.jvp(lambda y: self.rival(y, signal), (signal,), (jnp.ones_like(signal),))
-        return (signal - self.signals[0]) * slope / law
+        return (signal - low) * slope / law
 
     def solve(self, *, throw: bool = True) -> "AffiliatedEquilibrium":
         """The symmetric equilibrium, by quadrature.

@@ -7,8 +7,8 @@ from jaxtyping import Array, Float
 
 from walras.model.auctions.bidding import first_order_error, first_price_bid, nodes, status_of
 from walras.model.auctions.symmetric import SymmetricAuction, SymmetricEquilibrium
-from walras.model.auctions.values import quantile, require_bidders, require_quantiles
-from walras.model.equilibrium import Status, checked, require_double_precision
+from walras.model.auctions.values import ends, quantile, require_bidders, require_quantiles
+from walras.model.equilibrium import EquilibriumError, Status, checked, is_traced, require_double_precision
 
 
 class AllPayAuction(SymmetricAuction):
@@ -27,6 +27,11 @@ class AllPayAuction(SymmetricAuction):
     def __check_init__(self):
         require_quantiles("values", self.values)
         require_bidders(self.bidders)
+        lowest = ends(self.values)[0]
+        if not is_traced(lowest) and lowest < 0:
+            raise EquilibriumError(
+                f"values start at {lowest}: everybody pays in an all-pay auction, so give values of at least 0"
+            )
 
     @property
     def reserve(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 _STEPS, _LAST = 96, 0.1  # as far down as this part of the top bid
-_CANDIDATES, _ROUNDS = 16, 4
+_CANDIDATES, _ROUNDS = 16, 8
 _AGREED = 1e-2  # by which L may differ between both paths
 _IMPLICIT = 1.0 - np.sqrt(0.5)  # the W-method's parameter with which it is L-stable
 ENDED = -1e-9  # L above which a group's bids have ended
@@ -33,12 +33,15 @@ class Path(NamedTuple):
 
 def integrate(groups: Any) -> Path:
     heights = jnp.asarray(np.linspace(0.0, 1.0, _CANDIDATES + 2)[1:-1])
-    low, high = jnp.zeros(()), _second_highest(groups)
-    for _ in range(_ROUNDS):
+
+    def narrowed(_, bracket):
+        low, high = bracket
         tops = low + (high - low) * heights
         survives = jax.vmap(lambda top: _down(groups, top)[1])(tops)
         last = jnp.max(jnp.where(survives, tops, low))
-        low, high = last, jnp.min(jnp.where(tops > last, tops, high))
+        return last, jnp.min(jnp.where(tops > last, tops, high))
+
+    low, high = jax.lax.fori_loop(0, _ROUNDS, narrowed, (jnp.zeros(()), _second_highest(groups)))
     below, above = _down(groups, low)[0], _down(groups, high)[0]
     apart = jnp.max(jnp.abs(below - above), axis=1) > _AGREED
     bid = low * jnp.asarray(_PARTS)

@@ -39,6 +39,7 @@ _FIRST_DAMPING, _SOFTER, _HARDER, _LEAST_DAMPING = 1e-2, 0.1, 4.0, 1e-12
 _SLIGHT = 1e-10  # of the sum of squares: what the last step might still take from it
 _ROUNDING = 1e-24  # sum of squares that holds rounding errors alone
 _FIRM = 100.0  # weight of conditions at the ends of bids: an error there is one of first order in what bidders gain
+_LEAST_MARGIN = 1e-3  # of the bid: with a = 1 for all, it is one over the number of rivals at the lowest bids
 _NEAR_LOWEST = 1e-6  # of the range of values: where the growth of F at its lower end is read off
 _LAST_TAU = 1.0 - 1e-7  # where polynomials in τ end when a bid is given: dτ/dt is infinite at 1
 
@@ -106,7 +107,10 @@ class Groups(eqx.Module):
         counts = jnp.where(present, self.counts, 0.0)
         rivals = jnp.sum(counts) - 1.0
         margin = self.margins(log_level, bid)
-        pull = jnp.where(present[:, None], jnp.where(margin > 0, 1.0 / margin, jnp.inf), 0.0)  # such bids are no candidates
+        # For margins that are too small or negative, which the search may try, 1/margin goes on as a straight line.
+        least = _LEAST_MARGIN * bid[None]
+        pull = jnp.where(margin > least, 1.0 / jnp.maximum(margin, least), (2.0 - margin / least) / least)
+        pull = jnp.where(present[:, None], pull, 0.0)
         total = jnp.where(rivals > 0, counts @ pull / jnp.where(rivals > 0, rivals, 1.0), 0.0)
         return jnp.where(present[:, None], total[None] - pull, 0.0), total
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from walras.model.auctions.bidding import first_order_error, first_price_bid, mean_of_highest, status_of
 from walras.model.auctions.values import (
+    ends,
     probability,
     quantile,
     require_bidders,
@@ -103,8 +104,7 @@ class ProcurementEquilibrium(eqx.Module):
         """
         cost = jnp.asarray(cost, float)
         auction = self.auction
-        highest = auction.costs.icdf if hasattr(auction.costs, "icdf") else auction.costs
-        limit = highest(jnp.ones(())) if auction.reserve is None else auction.reserve
+        limit = ends(auction.costs)[1] if auction.reserve is None else auction.reserve
         bid = -self._mirrored_bid(jnp.clip(1.0 - probability(auction.costs)(cost), auction.entry, 1.0))
         return jnp.where(cost <= limit, bid, jnp.nan)
 

@@ -26,7 +26,7 @@ def quantile(values: Any) -> Callable[[Array], Array]:
     """
     if not hasattr(values, "icdf"):
         given = values
-    elif _implements_quantiles(values):
+    elif implements("icdf", values):
         given = values.icdf
     else:
         low, high = ends(values)
@@ -36,7 +36,7 @@ def quantile(values: Any) -> Callable[[Array], Array]:
 
 def probability(values: Any) -> Callable[[Array], Array]:
     """F: v ↦ u, elementwise, also outside the support; where only quantiles are known, by bisection."""
-    if hasattr(values, "cdf"):
+    if implements("cdf", values):
         return lambda value: jnp.clip(values.cdf(value), 0.0, 1.0)
     return lambda value: inverse(quantile(values), value, 0.0, 1.0)
 
@@ -48,10 +48,13 @@ def density(values: Any) -> Callable[[Array], Array]:
     return lambda value: jax.jvp(probability(values), (value,), (jnp.ones_like(value),))[1]
 
 
-def _implements_quantiles(values):
+def implements(name: str, values: Any) -> bool:
+    """Whether a distribution has a method, `cdf` or `icdf`, that can be called; others inherit one that only raises."""
+    if not hasattr(values, name):
+        return False
     try:
-        values.icdf(jnp.asarray(0.5))
-    # NumPyro's gamma, beta and Student-t would need TensorFlow Probability, and say so by the second.
+        getattr(values, name)(jnp.asarray(0.5))
+    # For quantiles NumPyro's gamma, beta and Student-t would need TensorFlow Probability, and say so by the second.
     except (NotImplementedError, ImportError):
         return False
     return True
@@ -59,11 +62,11 @@ def _implements_quantiles(values):
 
 def ends(values: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The lowest and the highest value: quantiles at 0 and 1 or, without quantiles, the ends of the `support`."""
-    if not hasattr(values, "icdf") or _implements_quantiles(values):
+    if not hasattr(values, "icdf") or implements("icdf", values):
         given = getattr(values, "icdf", values)
         return given(jnp.zeros(())), given(jnp.ones(()))
     support: Any = getattr(values, "support", None)
-    if not (hasattr(values, "cdf") and hasattr(support, "lower_bound") and hasattr(support, "upper_bound")):
+    if not (implements("cdf", values) and hasattr(support, "lower_bound") and hasattr(support, "upper_bound")):
         raise EquilibriumError(f"values are a {type(values).__name__}, {_REMEDY}")
     return jnp.asarray(support.lower_bound, float), jnp.asarray(support.upper_bound, float)
 
@@ -97,6 +100,11 @@ def require_quantiles(name: str, values: Any):
     if not hasattr(values, "icdf") and not callable(values):
         raise EquilibriumError(
             f"{name} is a {type(values).__name__}: give a distribution with cdf and icdf, or a quantile function"
+        )
+    if getattr(getattr(values, "support", None), "is_discrete", False):
+        raise EquilibriumError(
+            f"{name} is a {type(values).__name__}, which is discrete: bidders with equal values would have to draw lots for "
+            "their bids, so give a continuous distribution"
         )
     try:
         found = [quantile(values)(jnp.asarray(level)) for level in _PROBES]

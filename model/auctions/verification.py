@@ -92,7 +92,10 @@ class _Table:
 def verify_auction(auction: Any, equilibrium: Any) -> DeviationGain:
     """The largest gain of any bidder from deviating; see `verify`."""
     with jax.enable_x64(True):
-        return _CASES[type(auction)](auction, equilibrium)
+        found = _CASES[type(auction)](auction, equilibrium)
+    if not np.isfinite(found.exploitability):
+        raise EquilibriumError("equilibrium has bids that are not finite where bidders bid: verify a solved equilibrium")
+    return found
 
 
 def _gains(table: _Table, candidates: np.ndarray, payoff: Callable):

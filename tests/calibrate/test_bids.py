@@ -197,6 +197,13 @@ def test_revenue_is_that_of_the_second_highest_value(finished):
         assert_allclose(found.curve.loc[(bidders, 0.0), "sold"], 1.0, rtol=1e-9)
 
 
+def test_the_better_of_two_reserves_is_the_best(finished):
+    _, problem, tree = finished
+    found = revenue(problem, tree, reserves=[0.1, 1e3], bidders=[2], draws=3)
+    assert_allclose(found.best.loc[2, "reserve"], 0.1)
+    assert found.best.loc[2, ("gain", "mean")] == 0.0
+
+
 def test_revenue_above_a_reserve_that_binds():
     """At the old reserve all who bid still do, and pay the second highest of their values; far above it nobody may."""
     truth = {"value_level": 0.3, "value_spread": 0.4, "auction_spread": 0.3}
@@ -251,6 +258,12 @@ CASES = {
     "fewer bidders than bids": (lambda: problem_of(edited(bidders=2.0)), ["has 2 bidders and 3 bids"]),
     "half a bidder": (lambda: problem_of(edited(bidders=5.5)), ["has 5.5 bidders", "whole number"]),
     "a shifter that is not there": (lambda: problem_of(shifters=("acreage",)), ["shifter 'acreage' is missing", "name one of"]),
+    "a shifter that follows from others": (
+        lambda: problem_of(edited(area=FRAME["volume"].to_numpy() ** 2), shifters=("volume", "area")),
+        ["shifter 'area' follows from volume", "leave it out"],
+    ),
+    "a number for a shifter": (lambda: problem_of(shifters=3), ["shifters are 3", "names of columns"]),
+    "one auction": (lambda: problem_of(FRAME.iloc[:2], shifters=()), ["data have 1 auctions", "at least 2"]),
     "a shifter that is negative": (
         lambda: problem_of(edited(slope=-1.0), shifters=("slope",)),
         ["shifter 'slope' is -1", "positive"],
@@ -285,7 +298,9 @@ def test_refused(what):
     [
         ({"bidders": [1]}, ["bidders is [1]", "at least 2"]),
         ({"reserves": [-1.0, 2.0]}, ["reserves is", "at least 0"]),
-        ({"reserves": [1.0]}, ["reserves is", "two or more"]),
+        ({"reserves": [1.0, 1.0]}, ["reserves is", "two or more"]),
+        ({"seller_value": np.nan}, ["seller_value is nan"]),
+        ({"draws": 0}, ["draws is 0", "at least 1"]),
     ],
 )
 def test_refused_counterfactuals(finished, options, words):

@@ -140,6 +140,14 @@ def test_nobody_gains_in_random_markets():
 
 
 @pytest.mark.slow
+def test_many_bidders_take_more_modes_and_the_status_says_so():
+    auction = AsymmetricFirstPriceAuction([dist.Uniform(0.0, 1.0), dist.Uniform(0.0, 2.0)], [10.0, 10.0])
+    with pytest.raises(EquilibriumError, match="more of them"):
+        auction.solve()
+    assert verify(auction, auction.solve(48)).exploitability < 2 * GAIN
+
+
+@pytest.mark.slow
 def test_nobody_gains_where_a_group_stops_bidding_early_and_wrong_bids_are_caught():
     laws, sizes = [(1.0, 1.0, 1e-8, 1.0), (1.3, 1.0, 0.8, 1.2)], [2, 2]
     auction, equilibrium, found = gains(laws, sizes, 24)

@@ -114,6 +114,9 @@ def test_procurement():
     uniform = ProcurementAuction(dist.Uniform(1.0, 2.0), 2).solve()
     assert_allclose(uniform.bid(jnp.array([1.0, 1.4, 2.0])), [1.5, 1.7, 2.0], rtol=CLOSED_FORM)
     assert_allclose(uniform.expected_payment(), 5 / 3, rtol=QUADRATURE)
+    # Quantiles by halving, where there is a distribution function alone.
+    beta = ProcurementAuction(dist.Beta(2.0, 3.0), 2).solve()
+    assert_allclose(beta.bid(0.5), oracle.procurement_bid_by_quadrature(stats.beta(2, 3), 2, 0.5), rtol=QUADRATURE)
 
 
 def test_affiliated_signals():
@@ -123,6 +126,9 @@ def test_affiliated_signals():
     # Independent private values are a special case: F = 3y² − 2y³, three bidders.
     own = AffiliatedFirstPriceAuction(lambda x, y: x, lambda y, x: (3 * y**2 - 2 * y**3) ** 2, (0.0, 1.0)).solve()
     signal = np.array([0.05, 0.5, 0.95])
+    # Signals far from zero, down to the lowest: uniform values bid halfway up.
+    far = AffiliatedFirstPriceAuction(lambda x, y: x, lambda y, x: y - 100.0, (100.0, 101.0)).solve()
+    assert_allclose(far.bid(jnp.array([100.0, 100.01, 101.0])), [100.0, 100.005, 100.5], rtol=QUADRATURE)
     assert_allclose(own.bid(signal), [oracle.bid_by_quadrature(stats.beta(2, 2), 3, 1.0, v) for v in signal], rtol=QUADRATURE)
 
 
@@ -252,6 +258,9 @@ BAD = {
     "no quantiles": (lambda: FirstPriceAuction(dist.Weibull(1.0, 2.0), 2), "Weibull, whose icdf is not implemented"),
     "neither": (lambda: SecondPriceAuction(3.0, 2), "values is a float: give a distribution"),
     "several values": (lambda: FirstPriceAuction(dist.Uniform(jnp.zeros(2), 1.0), 2), "give the distribution of one number"),
+    "discrete": (lambda: FirstPriceAuction(dist.DiscreteUniform(0, 10), 3), "DiscreteUniform, which is discrete"),
+    "negative": (lambda: AllPayAuction(dist.Uniform(-1.0, 1.0), 2), "values start at -1.0: everybody pays"),
+    "neither cdf nor icdf": (lambda: FirstPriceAuction(dist.Kumaraswamy(2.0, 2.0), 3), "Kumaraswamy, whose icdf"),
     "no spread": (lambda: ProcurementAuction(lambda u: 0.0 * u, 2), "costs has quantiles .* give a distribution"),
     "risk": (lambda: FirstPriceAuction(UNIT, 2, 1.5), "risk is 1.5: give the exponent"),
     "no utility": (lambda: FirstPriceAuction(UNIT, 2, 0.0), "risk is 0.0"),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from walras.model.auctions.values import implements, quantile
 from walras.model.equilibrium import EquilibriumError, is_traced
 
 _CHOICES = {"pricing": ("first", "second"), "payment": ("published", "own"), "allocation": ("softmax", "sigmoid")}
@@ -132,4 +133,4 @@ def _quantile_function(values) -> Callable:
     function = getattr(values, "icdf", values)
     if not callable(function):
         raise EquilibriumError(f"values is {values!r}: give a distribution with an icdf, or a quantile function")
-    return function
+    return function if function is values or implements("icdf", values) else quantile(values)
