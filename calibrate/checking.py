@@ -62,7 +62,14 @@ def check(problem: Problem, tree: xr.DataTree) -> Report:
     failures = int(statistics["solver_failed"].sum())
     r_hat, bulk, tail = (float(summary[c].astype(float).agg(f)) for c, f in _WORST)
     checks = [
-        Check("r_hat", _above(r_hat, 1.01, 1.05), r_hat, "chains disagree: draw longer, or raise target_accept"),
+        Check(
+            "r_hat",
+            _above(r_hat, 1.01, 1.05),
+            r_hat,
+            "chains disagree: draw longer, or raise target_accept"
+            if tree["posterior"].sizes["chain"] > 1
+            else "one chain has nothing to agree with: run two or more",
+        ),
         Check("ess_bulk", _below(bulk, 400, 100), bulk, "too few effective draws for the centre: draw longer"),
         Check("ess_tail", _below(tail, 400, 100), tail, "too few effective draws for the intervals: draw longer"),
         Check(

@@ -77,14 +77,18 @@ def refitted(finished, table):
 
 @pytest.mark.statistical
 def test_a_fit_recovers_the_truth(finished):
-    """Each of four truths within its 99 % interval: 4 % of seeds fail."""
+    """Each of four truths within 3.3 standard deviations: one seed in 250 fails if posteriors are normal.
+
+    Not by extreme quantiles, which 600 draws do not have. That intervals cover as often as they should is tested below.
+    """
     _, problem, tree = finished
     assert int(tree["sample_stats"]["diverging"].sum()) == 0
     for name in ("volatility", "reversion", "hedging_share", "volume_noise"):
-        low, high = np.quantile(tree["posterior"][name], [0.005, 0.995])
-        assert low < {**PARAMETERS, **OBSERVED}[name] < high, name
+        draws = tree["posterior"][name].to_numpy()
+        assert abs(draws.mean() - {**PARAMETERS, **OBSERVED}[name]) < 3.3 * draws.std(), name
         prior = problem.priors[name].distribution()
-        assert high - low < 0.5 * float(prior.icdf(0.995) - prior.icdf(0.005)), name  # and the interval is short
+        whole = float(prior.icdf(0.995) - prior.icdf(0.005))
+        assert 2.0 * 2.58 * draws.std() < 0.5 * whole, name  # and 99 % intervals are short
 
 
 def test_asymmetry_is_a_ridge(finished):
