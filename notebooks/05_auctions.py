@@ -193,7 +193,7 @@ three = three[three.index.get_level_values("auction").isin(chosen)]
 
 # %%
 problem = Problem("first_price_auction", three, Bids(shifters=("advertised", "volume"), reserve="advertised"))
-tree = fit(problem, NUTS(chains=2, warmup=250, draws=400, processes=2), key=next(keys))
+tree = fit(problem, NUTS(chains=2, warmup=250, draws=400), key=next(keys))
 tree = posterior_predictive(problem, tree, key=next(keys))
 print(check(problem, tree))
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 _STEPS, _LAST = 96, 0.1  # as far down as this part of the top bid
+_PARTS = 1.0 - (1.0 - _LAST) * np.linspace(0.0, 1.0, _STEPS + 1) ** 2  # of the top bid, where steps end
 _CANDIDATES, _ROUNDS = 16, 8
 _AGREED = 1e-2  # by which L may differ between both paths
 _IMPLICIT = 1.0 - np.sqrt(0.5)  # the W-method's parameter with which it is L-stable
@@ -32,6 +33,7 @@ class Path(NamedTuple):
 
 
 def integrate(groups: Any) -> Path:
+    """The path from the highest top bid from which values stay above bids."""
     heights = jnp.asarray(np.linspace(0.0, 1.0, _CANDIDATES + 2)[1:-1])
 
     def narrowed(_, bracket):
@@ -48,9 +50,6 @@ def integrate(groups: Any) -> Path:
     used = jnp.argmax(apart)  # the first on the way down where they are apart
     used = jnp.where(jnp.any(apart), jnp.maximum(used - 1, 1), bid.size - 1)
     return Path(bid[::-1], below[::-1], bid[used])
-
-
-_PARTS = 1.0 - (1.0 - _LAST) * np.linspace(0.0, 1.0, _STEPS + 1) ** 2  # of the top bid
 
 
 def _second_highest(groups):
