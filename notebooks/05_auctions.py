@@ -44,8 +44,8 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import numpyro.distributions as dist
 import pandas as pd
+from numpyro import distributions as dist
 
 from walras import data
 from walras.calibrate import (
