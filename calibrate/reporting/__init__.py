@@ -1,7 +1,7 @@
 """A fit as one page: `report` writes it, `walras.calibrate.reporting.plots` has its pictures for notebooks."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ from walras.calibrate.problem import Problem
 
 if TYPE_CHECKING:
     from walras.calibrate.comparing import Comparison
+    from walras.calibrate.finding import Finding
 
-__all__ = ["report"]
+__all__ = ["report", "report_findings"]
 
 
 def report(
@@ -40,10 +41,24 @@ def report(
         raise CalibrationError(
             "the run was fitted to another problem (their digests differ): give the problem that it was fitted to"
         )
+    return _written(path, lambda: render(problem, tree, comparison, story or ()))
+
+
+def report_findings(findings: "Sequence[Finding]", path: str | Path, *, title: str, lead: str = "") -> Path:
+    """Write the stories of findings as one self-contained HTML page at `path`; returns the path.
+
+    For steps that have no fit to be told with. The page is written whole or not at all.
+    """
+    from walras.calibrate.reporting.page import render_story
+
+    return _written(path, lambda: render_story(title, lead, [section for found in findings for section in found.story()]))
+
+
+def _written(path: str | Path, render: Callable[[], str]) -> Path:
     path = Path(path)
     temporary = _reserve(path)
     try:
-        temporary.write_text(render(problem, tree, comparison, story or ()), encoding="utf-8")
+        temporary.write_text(render(), encoding="utf-8")
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

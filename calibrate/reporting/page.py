@@ -1,17 +1,16 @@
-"""The page of a report: what each section says, filled into template.html."""
+"""The pages of reports: what each section says, filled into fit.html and story.html."""
 
 import base64
 import io
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jinja2 import Environment
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -52,8 +51,20 @@ def render(problem: Problem, tree: xr.DataTree, comparison, story: Sequence[Sequ
             "run": _run(tree),
             "specification": json.dumps(json.loads(tree.attrs["problem"]), indent=2, ensure_ascii=False),
         }
-    template = files(__package__).joinpath("template.html").read_text(encoding="utf-8")
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(context)
+    return _filled("fit.html", context)
+
+
+def render_story(title: str, lead: str, story: Sequence[Sequence[Any]]) -> str:
+    """A page of sections alone, as HTML."""
+    with without_screen():
+        return _filled("story.html", {"title": title, "lead": lead, "story": [_story_section(section) for section in story]})
+
+
+def _filled(template: str, context: dict[str, Any]) -> str:
+    here = PackageLoader("walras.calibrate", "reporting")
+    return (
+        Environment(loader=here, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(template).render(context)
+    )
 
 
 def _embed(figure: Figure, says: str, close: bool = True) -> dict[str, str]:
