@@ -68,7 +68,7 @@ class Spectrum:
         return 1.0 - posterior / np.diag(self.spread @ self.spread.T)
 
     def directions(self, middle: int) -> list[Direction]:
-        """Null directions, first those that are the same everywhere, then weak ones; `middle` is the point for those that bend."""
+        """Null directions, those that bend (told at the point `middle`) after the others; then weak ones, the weakest first."""
         size, nullity = self.values.shape[1], self.nullity
         null = self.vectors[:, size - nullity :]
         projectors = np.einsum("pki,pkj->pij", null, null)
@@ -79,7 +79,9 @@ class Spectrum:
         found = [Direction("null", parts, 1.0) for parts in self._told(straight)]
         found += [Direction("null", parts, 1.0, bends=True) for parts in self._told(bent)]
         share, vectors = np.linalg.eigh((self.left - projectors).mean(axis=0))
-        weak = [(value, self.spread @ vector) for value, vector in zip(share[::-1], vectors.T[::-1], strict=True) if value > 0.5]
+        weak = [
+            (value, self.spread @ vector) for value, vector in zip(share[::-1], vectors.T[::-1], strict=True) if value > 0.5
+        ]
         return found + [Direction("weak", parts, float(value)) for value, parts in weak]
 
     def _told(self, basis):
@@ -165,7 +167,11 @@ def _move(part: float, coordinate: Coordinate) -> tuple[bool, str, str]:
         factor = float(np.exp(abs(part)))
         if abs(factor - 2.0) < 0.01:
             return up, "doubling" if up else "halving", ""
-        return up, "multiplying" if up else "dividing", f" by {tick(factor)}"
+        return up, "multiplying" if up else "dividing", f" by {_short(factor)}"
     moved = abs(part) * coordinate.slope
-    size = "" if np.isnan(moved) else f" by {tick(moved)} {coordinate.unit}".rstrip()
+    size = "" if np.isnan(moved) else f" by {_short(moved)} {coordinate.unit}".rstrip()
     return up, "raising" if up else "lowering", size
+
+
+def _short(value: float) -> str:
+    return tick(float(f"{value:.2g}"))

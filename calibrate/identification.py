@@ -32,11 +32,11 @@ class Identification(Finding):
 
     `contraction`: for each parameter 1 − posterior variance / prior variance, `expected` on average over draws of the prior,
     its `5 %` and `95 %` quantiles over them, and `achieved` by a fit (NaN without one). `directions`: the `kind` of each, "null"
-    (the law of the data does not change along it) or "weak" (the data are expected to add less than the prior knows); whether it
-    `bends` (is another at other values of the parameters); the share of the prior variance that is expected to be `left`; and
-    in words, what it `moves`. `loadings` (directions, parameters) are in standard deviations of the prior. The market `solves` at
-    this share of `points` of the prior; `failures` says where and why not. `draws` of the prior, with `tables` simulated for
-    each, are behind the rest.
+    (the law of the data does not change along it) or "weak" (the data are expected to add less than the prior knows); whether
+    it `bends` (is another at other values of the parameters); the share of the prior variance that is expected to be `left`;
+    and in words, what it `moves`. `loadings` (directions, parameters) are in standard deviations of the prior. The market
+    `solves` at this share of `points` of the prior; `failures` says where and why not. `draws` of the prior, with `tables`
+    simulated for each, are behind the rest.
     """
 
     contraction: pd.DataFrame
@@ -76,12 +76,13 @@ class Identification(Finding):
         return begin + "; nor ".join(self._untold(label) for label in null) + "."
 
     def _untold(self, label: str) -> str:
-        row, loading = self.directions.loc[label], self.loadings.loc[label]
+        row, loading = dict(self.directions.loc[label]), self.loadings.loc[label]
         names = [str(name) for name in loading.index[loading != 0]]
         if len(names) == 1:
             return f"{names[0]}, which changes nothing that is observed"
         if row["bends"]:
-            return f"{listed(names)} apart: there is a curve along which nothing observed changes (near the prior's middle, {row['moves']})"
+            curve = "there is a curve along which nothing observed changes"
+            return f"{listed(names)} apart: {curve} (near the prior's middle, {row['moves']})"
         return f"{listed(names)} apart: {row['moves']} changes nothing that is observed"
 
     @property
@@ -146,33 +147,42 @@ def identify(
     solves = codes == Status.solved._value
     if not solves.any():
         raise CalibrationError(f"market is solved at none of {points} points of the prior ({_why(codes)}): give other priors")
-    covariance = np.atleast_2d(np.cov(located.T))
-    if not callable(problem.priors):
-        covariance = np.diag(np.diag(covariance))
-    some = np.flatnonzero(solves)[:draws]
-    roots = information_roots(problem, coordinates[some], table_key, tables, executor)
+    some, roots = _informative(problem, coordinates, np.flatnonzero(solves)[:draws], table_key, tables, executor)
+    covariance = _covariance(problem, located)
+    spectrum = Spectrum.of(roots, covariance)
+    from_middle = np.linalg.solve(spectrum.spread, (located[some] - located.mean(axis=0)).T)
+    middle = int(np.argmin((from_middle**2).sum(axis=0)))
+    described = _described(problem, np.sqrt(np.diag(covariance)), slopes[some[middle]])
+    directions, loadings = _tables(spectrum.directions(middle), described)
+    contraction = _contraction(spectrum.contraction, described)
+    if tree is not None:
+        contraction["achieved"] = 1.0 - _posterior_variance(problem, tree) / np.diag(covariance)
+    failures = "" if solves.all() else _where(located, solves, values, described, codes)
+    return Identification(contraction, directions, loadings, float(solves.mean()), failures, points, len(some), tables)
+
+
+def _informative(problem, coordinates, some, key, tables, executor):
+    """Those of `some` points at which scores are finite, and the roots of the information there."""
+    roots = information_roots(problem, coordinates[some], key, tables, executor)
     finite = np.isfinite(roots).all(axis=(1, 2))
     if not finite.any():
         raise CalibrationError(
-            f"scores of simulated data are not finite at any of {some.size} draws of the prior: check the law, or narrow the priors"
+            f"scores of simulated data are not finite at any of {some.size} draws of the prior: check the law, or narrow the "
+            "priors"
         )
-    some, spectrum = some[finite], Spectrum.of(roots[finite], covariance)
-    whitened = np.linalg.solve(spectrum.spread, (located[some] - located.mean(axis=0)).T)
-    middle = int(np.argmin((whitened**2).sum(axis=0)))
-    described = _described(problem, values, np.sqrt(np.diag(covariance)), slopes[some[middle]])
-    directions, loadings = _tables(spectrum.directions(middle), described)
-    expected = spectrum.contraction
-    contraction = pd.DataFrame(
-        {
-            "expected": expected.mean(axis=0),
-            "5 %": np.quantile(expected, 0.05, axis=0),
-            "95 %": np.quantile(expected, 0.95, axis=0),
-            "achieved": np.nan if tree is None else 1.0 - _posterior_variance(problem, tree) / np.diag(covariance),
-        },
-        index=pd.Index([coordinate.label for coordinate in described], name="parameter"),
-    )
-    failures = "" if solves.all() else _where(located, solves, values, described, codes)
-    return Identification(contraction, directions, loadings, float(solves.mean()), failures, points, len(some), tables)
+    return some[finite], roots[finite]
+
+
+def _covariance(problem, located):
+    """The prior's; parameters with priors of their own are independent, and a sample of them is only nearly so."""
+    found = np.atleast_2d(np.cov(located.T))
+    return found if callable(problem.priors) else np.diag(np.diag(found))
+
+
+def _contraction(expected, described) -> pd.DataFrame:
+    low, high = np.quantile(expected, [0.05, 0.95], axis=0)
+    index = pd.Index([coordinate.label for coordinate in described], name="parameter")
+    return pd.DataFrame({"expected": expected.mean(axis=0), "5 %": low, "95 %": high, "achieved": np.nan}, index=index)
 
 
 def _check(problem, points, draws, tables, tree):
@@ -193,7 +203,7 @@ def _posterior_variance(problem, tree):
     return located.var(axis=0)
 
 
-def _described(problem, values, deviations, slopes) -> list[Coordinate]:
+def _described(problem, deviations, slopes) -> list[Coordinate]:
     """The coordinates in the order of `unconstrained`."""
     sites = problem.sites(lambda: problem.parameters(problem.inputs))
     dimensions, known = problem.observation.dimensions(), problem.observation.coordinates(problem.data)

@@ -32,7 +32,7 @@ def plot_contraction(found: "Identification") -> Figure:
     ax.axvline(0.0, color=RULE, linewidth=1, zorder=0)
     ax.set_yticks(places, table.index)
     ax.set_ylim(-0.7, len(table) - 0.3)
-    ax.set_xlim(min(-0.02, 1.05 * float(table["achieved"].min(skipna=True)) if table["achieved"].notna().any() else 0.0), 1.02)
+    ax.set_xlim(min(0.0, float(table[["5 %", "achieved"]].min(axis=None))) - 0.02, 1.02)
     ax.set_xlabel("share of the prior variance that the data take away")
     ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)
     return figure
@@ -43,7 +43,7 @@ def plot_directions(found: "Identification") -> Figure:
     """How null and weak directions move the parameters, in standard deviations of the prior."""
     moved = (found.loadings.abs() > 0.05).any()
     loadings = found.loadings.loc[:, moved]
-    figure, ax = plt.subplots(figsize=(WIDTH, 1.5 + _ROW * len(loadings)))
+    figure, ax = plt.subplots(figsize=(min(WIDTH, 2.5 + 1.2 * loadings.shape[1]), 1.3 + _ROW * len(loadings)))
     ax.pcolormesh(loadings.to_numpy(), cmap=_LOADINGS, vmin=-1.0, vmax=1.0, edgecolors="white", linewidth=1.5)
     if loadings.shape[1] <= _WRITTEN:
         for (row, column), value in np.ndenumerate(loadings.to_numpy()):

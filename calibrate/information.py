@@ -1,8 +1,8 @@
 """What tables of data are expected to say of the parameters: scores at points of the prior.
 
-Coordinates u are unconstrained (NumPyro's `biject_to`: logs of what is positive). The information at a point is the mean of s sᵀ
-over tables simulated there, s = ∇ᵤ log p(table | u) being the score: along a direction that no table can tell, every s is zero,
-however few they are. What is not simulated (the law of what is sampled beside the parameters, and data that enter a program as
+Coordinates u are unconstrained (NumPyro's `biject_to`: logs of what is positive). The information at a point is the mean of
+s sᵀ over tables simulated there, s = ∇ᵤ log p(table | u) being the score: along a direction that no table can tell, every s is
+zero, however few they are. What is not simulated (the law of what is sampled beside the parameters, and data that enter a program as
 factors) adds its curvature where that is positive. What is sampled beside the parameters is then eliminated by a Schur
 complement: exact where the law is normal, linear in it and its spread is known; near that elsewhere.
 """
@@ -52,7 +52,7 @@ def prior_points(problem: Problem, key: Array, points: int) -> dict[str, np.ndar
 
 
 def _quantiles(law: dist.Distribution, key, points: int) -> np.ndarray:
-    """The middle quantiles of as many strata (points, …) of each element; random draws of elements that depend on each other."""
+    """Of each element the middles of as many strata (points, …), and random draws of elements that depend on each other."""
     if not _elementwise(law):
         return np.asarray(law.sample(key, (points,)))
     levels = np.broadcast_to(((np.arange(points) + 0.5) / points).reshape(-1, *[1] * law.event_dim), (points, *law.event_shape))
@@ -98,7 +98,9 @@ def unconstrained(problem: Problem, values: dict[str, np.ndarray]) -> tuple[np.n
         sites = [trace[name] for name in problem.sampled]
         moved = [(site, transform_of(site["fn"])) for site in sites]
         coordinates = [transform.inv(site["value"]) for site, transform in moved]
-        return ravel_pytree(coordinates)[0], ravel_pytree([_slope(t, u, s["value"]) for (s, t), u in zip(moved, coordinates, strict=True)])[0]
+        return ravel_pytree(coordinates)[0], ravel_pytree(
+            [_slope(t, u, s["value"]) for (s, t), u in zip(moved, coordinates, strict=True)]
+        )[0]
 
     return jax.tree.map(np.asarray, quickly(partial(jax.lax.map, one))(values))
 
@@ -193,7 +195,8 @@ class _Program:
         """Coordinates and status where the parameters have these values and the rest is drawn."""
         with handlers.block(), handlers.trace() as trace:
             seeded = handlers.seed(self._run, jax.random.wrap_key_data(key))
-            _, equilibrium, _ = handlers.substitute(seeded, data=values)()
+            forward: tuple = handlers.substitute(seeded, data=values)()
+        equilibrium = forward[1]
         parts = [biject_to(trace[name]["fn"].support).inv(trace[name]["value"]) for name in self._names]
         codes = jnp.ravel(equilibrium.status._value)
         code = codes[jnp.argmax(codes != Status.solved._value)]
@@ -229,8 +232,8 @@ class _Program:
             return transform(part)
 
         with handlers.block(), handlers.trace() as trace:
-            _, _, law = handlers.substitute(self._run, substitute_fn=value)()
+            forward: tuple = handlers.substitute(self._run, substitute_fn=value)()
         sites = [site for site in trace.values() if site["type"] == "sample"]
         beside = [site for site in sites if site["is_observed"] or site["name"] in self._hidden]
         densities = [jnp.sum(site["fn"].log_prob(site["value"])) for site in beside]
-        return law, sum([*densities, *jacobians], start=jnp.zeros(()))
+        return forward[2], sum([*densities, *jacobians], start=jnp.zeros(()))
