@@ -31,12 +31,12 @@ class Identification(Finding):
     """What data like these can tell of the parameters, in coordinates in which they are unbounded (logs of positive ones).
 
     `contraction`: for each parameter 1 − posterior variance / prior variance, `expected` on average over draws of the prior,
-    its `5 %` and `95 %` quantiles over them, and `achieved` by a fit (NaN without one). `directions`: the `kind` of each, "null"
-    (the law of the data does not change along it) or "weak" (the data are expected to add less than the prior knows); whether
-    it `bends` (is another at other values of the parameters); the share of the prior variance that is expected to be `left`;
-    and in words, what it `moves`. `loadings` (directions, parameters) are in standard deviations of the prior. The market
-    `solves` at this share of `points` of the prior; `failures` says where and why not. `draws` of the prior, with `tables`
-    simulated for each, are behind the rest.
+    its `5 %` and `95 %` quantiles over them, and `achieved` by a fit (NaN without one). `directions`: the `kind` of each,
+    "null" (the law of the data does not change along it) or "weak" (the data are expected to add less than the prior knows);
+    whether it `bends` (is another at other values of the parameters); the share of the prior variance that is expected to be
+    `left`; and in words, what it `moves`. `loadings` (directions, parameters) are in standard deviations of the prior. The
+    market `solves` at this share of `points` of the prior; `failures` says where and why not. `draws` of the prior, with
+    `tables` simulated for each, are behind the rest.
     """
 
     contraction: pd.DataFrame
@@ -69,7 +69,10 @@ class Identification(Finding):
         """Which parameters the data can and cannot tell apart."""
         names = list(self.contraction.index)
         if self.identified:
-            return f"The data can tell {'all parameters apart' if len(names) > 1 else 'the parameter'}: {listed(names)}."
+            hardly = " in principle" if self.of("weak") else ""
+            return (
+                f"The data can tell {'all parameters apart' if len(names) > 1 else 'the parameter'}{hardly}: {listed(names)}."
+            )
         null = self.of("null")
         told = [name for name in names if not self.loadings.loc[null, name].any()]
         begin = f"The data can tell {listed(told)}, but not " if told else "The data cannot tell "
@@ -91,7 +94,7 @@ class Identification(Finding):
         if rows.empty:
             return ""
         said = [f"{row['moves']} ({percent(row['left'])} of the prior variance is left)" for _, row in rows[:_TOLD].iterrows()]
-        more = f"; and of {len(rows) - _TOLD} other changes" if len(rows) > _TOLD else ""
+        more = f" (and along {len(rows) - _TOLD} more)" if len(rows) > _TOLD else ""
         return f"They are expected to say less than the prior does of {'; of '.join(said)}{more}."
 
     @property
@@ -105,9 +108,9 @@ class Identification(Finding):
             return said
         furthest = str((achieved - expected).abs().idxmax())
         return said + (
-            f" The fit took away {percent(achieved.max())} at best ({achieved.idxmax()}) and {percent(achieved.min())} at worst "
-            f"({achieved.idxmin()}); it is furthest from what was expected for {furthest} ({percent(achieved[furthest])} in place "
-            f"of {percent(expected[furthest])})."
+            f" The fit took away {percent(achieved.max())} at best ({achieved.idxmax()}) and {percent(achieved.min())} at "
+            f"worst ({achieved.idxmin()}); it is furthest from what was expected for {furthest} ({percent(achieved[furthest])} "
+            f"in place of {percent(expected[furthest])})."
         )
 
     def story(self):

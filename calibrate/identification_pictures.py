@@ -73,8 +73,8 @@ def story(found: "Identification") -> list[tuple]:
     if len(found.directions):
         told = found.directions[["left", "moves"]].rename(columns={"left": "prior variance left", "moves": "what it moves"})
         text = (
-            "Along a null direction the law of the data does not change at all, so the posterior there is the prior. Along a weak "
-            "one the data are expected to add less than the prior knows."
+            "Along a null direction the law of the data does not change at all, and no data move the prior there. Along a "
+            "weak one they are expected to add less than the prior knows."
         )
         sections.append(("What the data cannot tell, or hardly", [text, told], plot_directions(found)))
     return sections

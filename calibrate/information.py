@@ -2,9 +2,9 @@
 
 Coordinates u are unconstrained (NumPyro's `biject_to`: logs of what is positive). The information at a point is the mean of
 s sᵀ over tables simulated there, s = ∇ᵤ log p(table | u) being the score: along a direction that no table can tell, every s is
-zero, however few they are. What is not simulated (the law of what is sampled beside the parameters, and data that enter a program as
-factors) adds its curvature where that is positive. What is sampled beside the parameters is then eliminated by a Schur
-complement: exact where the law is normal, linear in it and its spread is known; near that elsewhere.
+zero, however few they are. What is not simulated (the law of what is sampled beside the parameters, and data that enter a
+program as factors) adds its curvature where that is positive. What is sampled beside the parameters is then eliminated by a
+Schur complement: exact where the law is normal, linear in it and its spread is known; near that elsewhere.
 """
 
 from functools import lru_cache, partial
