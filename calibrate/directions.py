@@ -37,8 +37,8 @@ class Direction:
 class Spectrum:
     """Information at points of the prior, in coordinates w in which the prior has unit covariance: u = spread @ w.
 
-    `values` (points, parameters) falling, `vectors` (points, parameters, parameters) with directions in rows; `nullity` of the
-    directions without information at the middle point.
+    `values` (points, parameters) falling, `vectors` (points, parameters, parameters) with directions in rows; `nullity` is
+    the number of directions without information, at the median point.
     """
 
     spread: Float[np.ndarray, "parameters parameters"]

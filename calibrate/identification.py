@@ -79,14 +79,14 @@ class Identification(Finding):
         return begin + "; nor ".join(self._untold(label) for label in null) + "."
 
     def _untold(self, label: str) -> str:
-        row, loading = dict(self.directions.loc[label]), self.loadings.loc[label]
+        moves, loading = self.directions.at[label, "moves"], self.loadings.loc[label]
         names = [str(name) for name in loading.index[loading != 0]]
         if len(names) == 1:
             return f"{names[0]}, which changes nothing that is observed"
-        if row["bends"]:
+        if bool(self.directions.at[label, "bends"]):
             curve = "there is a curve along which nothing observed changes"
-            return f"{listed(names)} apart: {curve} (near the prior's middle, {row['moves']})"
-        return f"{listed(names)} apart: {row['moves']} changes nothing that is observed"
+            return f"{listed(names)} apart: {curve} (near the prior's middle, {moves})"
+        return f"{listed(names)} apart: {moves} changes nothing that is observed"
 
     @property
     def _weak_sentence(self) -> str:
@@ -153,7 +153,7 @@ def identify(
     some, roots = _informative(problem, coordinates, np.flatnonzero(solves)[:draws], table_key, tables, executor)
     covariance = _covariance(problem, located)
     spectrum = Spectrum.of(roots, covariance)
-    from_middle = np.linalg.solve(spectrum.spread, (located[some] - located.mean(axis=0)).T)
+    from_middle = np.linalg.solve(spectrum.spread, (located[some] - np.median(located, axis=0)).T)
     middle = int(np.argmin((from_middle**2).sum(axis=0)))
     described = _described(problem, np.sqrt(np.diag(covariance)), slopes[some[middle]])
     directions, loadings = _tables(spectrum.directions(middle), described)
@@ -178,7 +178,8 @@ def _informative(problem, coordinates, some, key, tables, executor):
 
 def _covariance(problem, located):
     """The prior's; parameters with priors of their own are independent, and a sample of them is only nearly so."""
-    found = np.atleast_2d(np.cov(located.T))
+    finite = np.isfinite(located).all(axis=1)  # a draw may be rounded to the end of its support
+    found = np.atleast_2d(np.cov(located[finite].T))
     return found if callable(problem.priors) else np.diag(np.diag(found))
 
 
