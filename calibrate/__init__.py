@@ -10,6 +10,7 @@ from walras.calibrate.checking import check
 from walras.calibrate.comparing import Comparison, compare
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.fitting import fit
+from walras.calibrate.identification import Identification, identify
 from walras.calibrate.law import IndependentRows, Law
 from walras.calibrate.observation import Observation
 from walras.calibrate.predictive import forecast, posterior_predictive, predictive_statistics, prior_predictive
@@ -31,6 +32,7 @@ __all__ = [
     "Comparison",
     "EstimatedValues",
     "ForeseenPrices",
+    "Identification",
     "IndependentRows",
     "Law",
     "Market",
@@ -47,6 +49,7 @@ __all__ = [
     "fit",
     "forecast",
     "guerre_perrigne_vuong",
+    "identify",
     "load",
     "markets",
     "posterior_predictive",

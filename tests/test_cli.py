@@ -206,3 +206,12 @@ def test_data_are_listed_and_shown(walras):
 def test_help_loads_no_heavy_library():
     program = "import sys, walras.cli; sys.exit(any(name in sys.modules for name in ('jax', 'arviz', 'pandas', 'numpyro')))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_what_data_can_tell_is_asked_before_a_fit_and_after_it(fitted, walras, tmp_path):
+    code, said = walras("identify", fitted.parent / "spec.toml", "--out", tmp_path / "before")
+    assert code == 0 and "The data can tell all parameters apart" in said and "achieved" not in said
+    assert {path.name for path in (tmp_path / "before").iterdir()} == {"identify.json", "report.html"}
+    code, said = walras("identify", fitted)
+    assert code == 0 and "The fit took away" in said and "achieved" in said
+    assert (fitted / "identify.json").is_file()

@@ -56,6 +56,36 @@ def demo(out: Annotated[Path, typer.Option(help="An empty or new folder for the 
 
 
 @app.command()
+def identify(
+    spec: Annotated[Path, typer.Argument(help="The specification, a TOML file; or a run directory.")],
+    out: Annotated[Path | None, typer.Option(help="An empty or new folder for identify.json and a page of pictures.")] = None,
+):
+    """What data like these can tell of the parameters, before a fit; of a run, also what they told."""
+    _prepare()
+    from walras.calibrate import run
+    from walras.calibrate.identification import identify as identify_problem
+    from walras.calibrate.reporting import report_findings
+    from walras.calibrate.spec import Spec
+
+    console = Console()
+    if spec.is_dir():
+        specification, problem, tree = run.read(spec)
+    else:
+        specification, tree = Spec.from_toml(spec), None
+        problem, _ = run.build(specification)
+    folder = None if out is None else run.claim(out)
+    found = identify_problem(problem, key=run.key_of(specification, 3), tree=tree)
+    console.print(found.text, markup=False, highlight=False)
+    console.print(_frame_table(found.contraction.dropna(axis=1, how="all"), "share of the prior variance that data take away"))
+    if spec.is_dir():
+        found.save(spec)
+    if folder is not None:
+        found.save(folder)
+        page = report_findings([found], folder / "report.html", title="What the data can tell", lead=f"Of {spec.name}.")
+        console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+@app.command()
 def fit(
     spec: Annotated[Path, typer.Argument(help="The specification, a TOML file.")],
     out: Annotated[Path, typer.Option(help="An empty or new folder for the run.")],
