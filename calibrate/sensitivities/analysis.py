@@ -54,6 +54,17 @@ class Sensitivity(Finding):
     def text(self) -> str:
         return words.text(self)
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that there are, by title: elasticities of numbers, and indices; parameters × outputs."""
+        told = (
+            ("elasticities, medians over draws", self.local, "median"),
+            ("Shapley shares", self.shapley, "share"),
+            ("Sobol, first order", self.sobol, "first"),
+            ("Sobol, total", self.sobol, "total"),
+            ("Morris, μ*", self.morris, "mu_star"),
+        )
+        return {title: local.wide(table, column) for title, table, column in told if table is not None and len(table)}
+
     def story(self) -> list[tuple]:
         from walras.calibrate.sensitivities.story import story  # matplotlib is loaded only when a page is made
 

@@ -158,7 +158,7 @@ def _complete(outputs: Outputs, size: int) -> np.ndarray:
     if np.mean(~finite) > MOST_FAILED:
         worst = min(outputs, key=lambda name: np.isfinite(outputs[name]).sum())
         raise CalibrationError(
-            f"output {worst!r} has no value at {100 * np.mean(~finite):.0f} % of the design's points, where the market has no "
+            f"output {worst!r} has no value at {100 * np.mean(~finite):.2g} % of the design's points, where the market has no "
             "equilibrium or the output is not finite: narrow the priors (check and identify say where), or leave it out"
         )
     return np.repeat(finite.reshape(-1, size).all(axis=1), size)

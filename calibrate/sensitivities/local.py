@@ -64,3 +64,9 @@ def _responses(output, slopes, points, space: Space) -> pd.DataFrame:
     measures = [_MEASURES[of_log, bool(positive)] for positive in space.positive]
     columns = {"median": median, "low": low, "high": high, "per_sd": median * space.units, "measure": measures}
     return pd.DataFrame(columns, index=list(space.names))
+
+
+def wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A column of a table by (output, parameter), parameters × outputs in the order in which they come."""
+    outputs, parameters = (table.index.unique(level) for level in ("output", "parameter"))
+    return table[column].unstack("output").reindex(index=parameters, columns=outputs)

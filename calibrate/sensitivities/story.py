@@ -10,11 +10,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from walras.calibrate.reporting.numbers import number, tick
 from walras.calibrate.reporting.style import ALERT, INK, MIDDLE, PALE, POSTERIOR, RULE, styled
-from walras.calibrate.sensitivities.local import PRIOR_SDS, SPREADS
+from walras.calibrate.sensitivities.local import PRIOR_SDS, SPREADS, wide
 
 _WIDTH = 10.0  # inches
 _COLUMNS = 3
 _BARS = 8  # parameters of an output that are drawn
+_NEGLIGIBLE = 0.01  # relative to the strongest
+_REACH = 3.0  # of an axis, relative to the longest bar
 _DIVERGING = "RdBu_r"
 _WRITTEN = 90  # cells of a table whose numbers can be read
 
@@ -64,7 +66,7 @@ def _global(found) -> list[tuple]:
             "Shares of each output's variance, that of its log where it has one sign. What dependent parameters explain together "
             "is split between them; only parameters that an output depends on have shares."
         )
-        sections.append(("Where uncertainty comes from: Shapley effects", [*lead, body], plot_heat(_wide(found.shapley, "share"))))
+        sections.append(("Where uncertainty comes from: Shapley effects", [*lead, body], plot_heat(wide(found.shapley, "share"))))
     if found.sobol is not None and len(found.sobol):
         body = (
             "First-order indices (dark): the share of an output's variance that a parameter explains alone. Total indices (pale): "
@@ -73,8 +75,8 @@ def _global(found) -> list[tuple]:
         sections.append(("Where uncertainty comes from: Sobol indices", [*lead, body], plot_sobol(found.sobol)))
     if found.morris is not None and len(found.morris):
         body = (
-            "Elementary effects of steps across each parameter's 90 % range, relative to the largest of the output: their mean "
-            "size μ* and their spread σ, which curvature and interactions make."
+            "Elementary effects of steps across each parameter's 90 % range, relative to the largest of the output: bars are their "
+            "mean size μ* with its 90 % bootstrap band, dots their standard deviation σ, which curvature and interactions make."
         )
         sections.append(("Elementary effects", [*lead, body], plot_morris(found.morris)))
     return sections
@@ -82,18 +84,12 @@ def _global(found) -> list[tuple]:
 
 def _marked(table: pd.DataFrame) -> pd.DataFrame:
     """Medians, parameters × outputs, with marks of those that are not elasticities."""
-    wide, measures = _wide(table, "median"), _wide(table, "measure").to_numpy(object).astype(str)
+    medians, measures = wide(table, "median"), wide(table, "measure").to_numpy(object).astype(str)
     either = np.char.startswith(measures, SPREADS).any(axis=0)
     signed = np.char.endswith(measures, PRIOR_SDS).any(axis=1)
-    wide.columns = [f"{name} *" if mark else name for name, mark in zip(wide.columns, either, strict=True)]
-    wide.index = [f"{name} †" if mark else name for name, mark in zip(wide.index, signed, strict=True)]
-    return wide
-
-
-def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Parameters × outputs, in the order in which they come."""
-    outputs, parameters = (table.index.unique(level) for level in ("output", "parameter"))
-    return table[column].unstack("output").reindex(index=parameters, columns=outputs)
+    medians.columns = [f"{name} *" if mark else name for name, mark in zip(medians.columns, either, strict=True)]
+    medians.index = [f"{name} †" if mark else name for name, mark in zip(medians.index, signed, strict=True)]
+    return medians
 
 
 @styled
@@ -105,6 +101,8 @@ def plot_tornado(table: pd.DataFrame) -> Figure:
         per_cent = 100.0 * _per_sd(rows)
         _bars(ax, per_cent, "median", "low", "high", list(np.where(per_cent["median"] >= 0, POSTERIOR, ALERT)))
         ax.axvline(0.0, color=INK, linewidth=0.8)
+        ax.set_xlim(*_limits(per_cent))
+        ax.set_xlabel("%")
         if rows["measure"].iloc[0].startswith(SPREADS):
             ax.set_title(f"{output} *")
     return figure
@@ -118,25 +116,20 @@ def plot_sobol(table: pd.DataFrame) -> Figure:
         rows = _strongest(table.loc[output], "total")
         _bars(ax, rows, "total", "total_low", "total_high", PALE, line=MIDDLE)
         _bars(ax, rows, "first", "first_low", "first_high", POSTERIOR, height=0.35)
-        ax.set_xlim(0.0, max(1.0, 1.02 * float(rows["total_high"].max())))
+        ax.set_xlim(0.0, 1.05)
     return figure
 
 
 @styled
 def plot_morris(table: pd.DataFrame) -> Figure:
-    """Mean sizes of elementary effects against their spread, a panel for each output."""
+    """Mean sizes of elementary effects (bars) and their spread (dots), relative to the largest mean, a panel for each output."""
     figure, panels = _panels(table)
     for ax, output in panels:
         rows = _strongest(table.loc[output], "mu_star")
-        unit = float(rows["mu_star"].max()) or 1.0
-        ax.plot(rows["mu_star"] / unit, rows["sigma"] / unit, "o", color=POSTERIOR, markersize=4)
-        for name, row in rows.iterrows():
-            if row["mu_star"] > 0.1 * unit:
-                place = (row["mu_star"] / unit, row["sigma"] / unit)
-                ax.annotate(str(name), place, xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=7, color=INK)
-        ax.set_xlabel("μ*")
-        ax.set_ylabel("σ")
-        ax.set_xlim(-0.35, 1.1)
+        relative = rows.drop(columns="scale") / float(rows["mu_star"].max())
+        _bars(ax, relative, "mu_star", "mu_star_low", "mu_star_high", PALE, line=MIDDLE)
+        ax.plot(relative["sigma"], np.arange(len(rows)), "o", color=POSTERIOR, markersize=4)
+        ax.set_xlim(left=0.0)
     return figure
 
 
@@ -202,7 +195,17 @@ def _panels(table: pd.DataFrame):
 
 
 def _strongest(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    return rows.loc[rows[column].abs().sort_values(ascending=False).index].iloc[:_BARS]
+    """The rows with the largest values that are not negligible."""
+    size = rows[column].abs().sort_values(ascending=False)
+    return rows.loc[size[size >= _NEGLIGIBLE * size.iloc[0]].index].iloc[:_BARS]
+
+
+def _limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """Room for bands, but for those that reach far beyond the bars."""
+    far = _REACH * float(rows["median"].abs().max()) or 1.0
+    low, high = max(-far, min(0.0, float(rows["low"].min()))), min(far, max(0.0, float(rows["high"].max())))
+    margin = 0.04 * ((high - low) or 1.0)
+    return low - margin * (low < 0.0), high + margin * (high > 0.0)
 
 
 def _per_sd(rows: pd.DataFrame) -> pd.DataFrame:
