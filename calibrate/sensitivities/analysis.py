@@ -55,15 +55,14 @@ class Sensitivity(Finding):
         return words.text(self)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables that there are, by title: elasticities of numbers, and indices; parameters × outputs."""
+        """The tables of numbers that there are, by title, with one row for each output and parameter."""
         told = (
-            ("elasticities, medians over draws", self.local, "median"),
-            ("Shapley shares", self.shapley, "share"),
-            ("Sobol, first order", self.sobol, "first"),
-            ("Sobol, total", self.sobol, "total"),
-            ("Morris, μ*", self.morris, "mu_star"),
+            ("elasticities: median and 90 % band over draws", self.local, ["median", "low", "high", "measure"]),
+            ("Shapley effects", self.shapley, ["share", "share_low", "share_high"]),
+            ("Sobol indices", self.sobol, ["first", "total", "total_low", "total_high"]),
+            ("elementary effects", self.morris, ["mu_star", "mu", "sigma"]),
         )
-        return {title: local.wide(table, column) for title, table, column in told if table is not None and len(table)}
+        return {title: _lines(table[columns]) for title, table, columns in told if table is not None and len(table)}
 
     def story(self) -> list[tuple]:
         from walras.calibrate.sensitivities.story import story  # matplotlib is loaded only when a page is made
@@ -185,11 +184,11 @@ class _Study:
 
 
 def _study(problem, tree, key, outputs, draws, executor, derivatives) -> _Study:
-    space = space_of(problem, tree, key)
-    if not space.names:
+    if not problem.sampled:
         raise CalibrationError("no parameter has a prior: there is nothing whose change could be followed")
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 10:
         raise CalibrationError(f"draws is {draws!r}: give a whole number of at least 10")
+    space = space_of(problem, tree, key)
     own, kept = (tuple(outputs.items()), ()) if isinstance(outputs, Mapping) else ((), _names(outputs))
     forward = Forward(problem, tuple(space.shapes.items()), own, kept, executor)
     rows = np.linspace(0, len(space.draws) - 1, min(draws, len(space.draws))).astype(int)
@@ -254,3 +253,8 @@ def _labels(problem: Problem) -> list:
     """Names of the data's rows: their times, or numbers."""
     index = problem.data.index
     return list(range(len(index))) if index.nlevels > 1 else list(index)
+
+
+def _lines(table: pd.DataFrame) -> pd.DataFrame:
+    labels = [f"{output}, {parameter}" for output, parameter in table.index]
+    return table.set_index(pd.Index(labels, name="output, parameter"))

@@ -1,6 +1,6 @@
 """A problem's outputs at tables of parameters: in batches of one shape, compiled once, here or by an executor's workers."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial

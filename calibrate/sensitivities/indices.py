@@ -34,8 +34,9 @@ def sobol(
 
     `samples`: a power of two. Returns a table by (output, parameter): `first`, the share of the output's variance that the
     parameter explains alone, and `total`, its interactions included, with 90 % bootstrap bands `first_low` … `total_high`; the
-    `scale` of the output, "log" or "plain", and `tail_share`, the part of its variance that 1 % of the points make. And, with `second`, a table by (output, parameter, other) of the shares
-    that pairs explain beyond their own. With `logs`, outputs of one sign enter by their logs: see `scaled`.
+    `scale` of the output, "log" or "plain"; and `tail_share`, the part of its variance that 1 % of the points make. With
+    `second`, also a table by (output, parameter, other) of the shares that pairs explain beyond their own. With `logs`,
+    outputs of one sign enter by their logs: see `scaled`.
 
     Saltelli et al. (2010); Jansen's estimator of totals. Raises `CalibrationError` without SALib, or when more than 5 % of
     points have no value.

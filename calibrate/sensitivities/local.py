@@ -69,4 +69,4 @@ def _responses(output, slopes, points, space: Space) -> pd.DataFrame:
 def wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """A column of a table by (output, parameter), parameters × outputs in the order in which they come."""
     outputs, parameters = (table.index.unique(level) for level in ("output", "parameter"))
-    return table[column].unstack("output").reindex(index=parameters, columns=outputs)
+    return table[column].unstack("output").reindex(index=parameters, columns=outputs)  # noqa: PD010

@@ -53,7 +53,9 @@ class Space:
     @property
     def units(self) -> Float[np.ndarray, " columns"]:
         """One standard deviation over the draws: of the log of positive parameters, else in prior standard deviations."""
-        return np.where(self.positive, middle(np.log(np.where(self.positive, self.draws, 1.0))), middle(self.draws) / self.prior_sd)
+        return np.where(
+            self.positive, middle(np.log(np.where(self.positive, self.draws, 1.0))), middle(self.draws) / self.prior_sd
+        )
 
 
 def middle(values: np.ndarray) -> np.ndarray:

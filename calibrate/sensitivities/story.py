@@ -37,7 +37,8 @@ def _local(found) -> list[tuple]:
                 f"Sensitivity to each parameter, over the {found.over}",
                 [
                     found.text,
-                    f"How each output changes, to first order, for one standard deviation of a parameter over the {found.over}: "
+                    f"How each output changes, to first order, for one standard deviation of a parameter over the "
+                    f"{found.over}: "
                     "bars are medians over draws, lines 90 % of them. In per cent of the output; for one that may have either "
                     "sign (marked *), in per cent of its own spread.",
                 ],
@@ -45,7 +46,8 @@ def _local(found) -> list[tuple]:
             )
         )
         body = (
-            "Medians over draws: the percentage by which an output changes for one per cent more of a parameter. For parameters "
+            "Medians over draws: the percentage by which an output changes for one per cent more of a parameter. "
+            "For parameters "
             "that may be zero or negative (marked †) the change is that of the output's log for one standard deviation of the "
             "prior; for outputs that may have either sign (marked *) it is in units of their own spread."
         )
@@ -63,20 +65,25 @@ def _global(found) -> list[tuple]:
     lead = [] if sections or found.local is not None else [found.text]
     if found.shapley is not None and len(found.shapley):
         body = (
-            "Shares of each output's variance, that of its log where it has one sign. What dependent parameters explain together "
+            "Shares of each output's variance, that of its log where it has one sign. What dependent parameters "
+            "explain together "
             "is split between them; only parameters that an output depends on have shares."
         )
-        sections.append(("Where uncertainty comes from: Shapley effects", [*lead, body], plot_heat(wide(found.shapley, "share"))))
+        sections.append(
+            ("Where uncertainty comes from: Shapley effects", [*lead, body], plot_heat(wide(found.shapley, "share")))
+        )
     if found.sobol is not None and len(found.sobol):
         body = (
-            "First-order indices (dark): the share of an output's variance that a parameter explains alone. Total indices (pale): "
+            "First-order indices (dark): the share of an output's variance that a parameter explains alone. "
+            "Total indices (pale): "
             "with its interactions. Lines are 90 % bootstrap bands."
         )
         sections.append(("Where uncertainty comes from: Sobol indices", [*lead, body], plot_sobol(found.sobol)))
     if found.morris is not None and len(found.morris):
         body = (
-            "Elementary effects of steps across each parameter's 90 % range, relative to the largest of the output: bars are their "
-            "mean size μ* with its 90 % bootstrap band, dots their standard deviation σ, which curvature and interactions make."
+            "Elementary effects of steps across each parameter's 90 % range, relative to the largest of the output: bars are "
+            "their mean size μ* with its 90 % bootstrap band, dots their standard deviation σ, which curvature "
+            "and interactions make."
         )
         sections.append(("Elementary effects", [*lead, body], plot_morris(found.morris)))
     return sections
@@ -122,7 +129,7 @@ def plot_sobol(table: pd.DataFrame) -> Figure:
 
 @styled
 def plot_morris(table: pd.DataFrame) -> Figure:
-    """Mean sizes of elementary effects (bars) and their spread (dots), relative to the largest mean, a panel for each output."""
+    """Mean sizes of elementary effects (bars) and their spread (dots), relative to the largest, a panel for each output."""
     figure, panels = _panels(table)
     for ax, output in panels:
         rows = _strongest(table.loc[output], "mu_star")
@@ -155,7 +162,7 @@ def plot_heat(values: pd.DataFrame) -> Figure:
 def plot_rows(table: pd.DataFrame, output: str) -> Figure:
     """Parameters × rows of one output of a `paths` table as colours."""
     parameters, rows = (table.index.unique(level) for level in ("parameter", "row"))
-    values = table["median"].unstack("row").reindex(index=parameters, columns=rows)
+    values = table["median"].unstack("row").reindex(index=parameters, columns=rows)  # noqa: PD010
     figure, ax = plt.subplots(figsize=(_WIDTH, 1.4 + 0.35 * len(parameters)), layout="constrained")
     limit = float(np.nanmax(np.abs(values.to_numpy()), initial=0.0)) or 1.0
     image = ax.imshow(values.to_numpy(float), cmap=_DIVERGING, norm=CenteredNorm(0.0, limit), aspect="auto")

@@ -72,7 +72,8 @@ def _stray(found) -> str:
     stray = [name for name in next(iter(found.unmoved.values()), []) if all(name in names for names in moved)]
     if not stray:
         return ""
-    return f"No output depends on {listed(stray)}: {'it matters' if len(stray) == 1 else 'they matter'} for the law of the data alone."
+    matter = "it matters" if len(stray) == 1 else "they matter"
+    return f"No output depends on {listed(stray)}: {matter} for the law of the data alone."
 
 
 def _notes(found) -> str:

@@ -144,7 +144,10 @@ def test_outputs_of_one_sign_enter_by_their_logs():
 
 
 def test_heavy_tails_are_seen():
-    normal, heavy = scipy.stats.norm.ppf(np.linspace(1e-4, 1 - 1e-4, 20001)), scipy.stats.cauchy.ppf(np.linspace(1e-4, 1 - 1e-4, 20001))
+    normal, heavy = (
+        scipy.stats.norm.ppf(np.linspace(1e-4, 1 - 1e-4, 20001)),
+        scipy.stats.cauchy.ppf(np.linspace(1e-4, 1 - 1e-4, 20001)),
+    )
     assert tail_share(normal) < 0.1 and tail_share(heavy) > 0.9
 
 
