@@ -31,7 +31,7 @@ def elasticities(values: Values, points: np.ndarray, space: Space, moves: dict[s
     which makes parameters comparable.
     """
     tables = {
-        name: _responses(output, values.derivatives[name], points, space)[moves[name]]
+        name: _responses(_unit(output), values.derivatives[name], points, space)[moves[name]]
         for name, output in values.outputs.items()
         if output.ndim == 1
     }
@@ -40,28 +40,35 @@ def elasticities(values: Values, points: np.ndarray, space: Space, moves: dict[s
 
 
 def paths(values: Values, points: np.ndarray, space: Space, moves: dict[str, np.ndarray], rows: list) -> pd.DataFrame | None:
-    """The same at each row of outputs along rows, of at most 100 of them; None if there are none.
+    """The same at each row of outputs along rows, of at most 100 of them, in one measure; None if there are none.
 
     A table by (output, row, parameter); `rows` are the labels of the data's, which are those of outputs of that length.
     """
     tables = {}
     for name in (name for name, output in values.outputs.items() if output.ndim == 2 and moves[name].any()):
         size = values.outputs[name].shape[1]
+        unit = _unit(values.outputs[name])
         labels = rows if len(rows) == size else range(size)
         for place in map(int, np.unique(np.linspace(0, size - 1, min(size, _ROWS)).astype(int))):
-            found = _responses(values.outputs[name][:, place], values.derivatives[name][:, place], points, space)
+            found = _responses(unit[:, place] if np.ndim(unit) else unit, values.derivatives[name][:, place], points, space)
             tables[name, labels[place]] = found[moves[name]]
     return pd.concat(tables, names=["output", "row", "parameter"]) if tables else None
 
 
-def _responses(output, slopes, points, space: Space) -> pd.DataFrame:
-    """The responses of one number, from its derivatives (draws, columns), by parameter."""
-    of_log = scaled(output)[1] == "log"
-    spread = float(middle(output))
-    unit = output[:, None] if of_log else (spread if spread > 0 else 1.0)
+def _unit(output: np.ndarray) -> np.ndarray | float:
+    """The unit of an output's changes: itself where it has one sign, or its spread."""
+    if scaled(output)[1] == "log":
+        return output
+    return float(middle(output.ravel())) or 1.0
+
+
+def _responses(unit, slopes, points, space: Space) -> pd.DataFrame:
+    """The responses of one number, in a unit (draws,) or the same for all, from its derivatives (draws, columns)."""
+    of_log = np.ndim(unit) > 0
+    unit = unit[:, None] if of_log else unit
     relative = slopes * np.where(space.positive, points, space.prior_sd) / unit
     low, median, high = np.nanquantile(relative, _BAND, axis=0)
-    measures = [_MEASURES[of_log, bool(positive)] for positive in space.positive]
+    measures = [_MEASURES[bool(of_log), bool(positive)] for positive in space.positive]
     columns = {"median": median, "low": low, "high": high, "per_sd": median * space.units, "measure": measures}
     return pd.DataFrame(columns, index=list(space.names))
 

@@ -19,6 +19,8 @@ from numpy.testing import assert_allclose
 from refusals import assert_refused
 from simulated import series
 from test_bids import FRAME as AUCTIONS
+from test_double_well import problem as double_well
+from typer.testing import CliRunner
 
 from walras import data
 from walras.calibrate import (
@@ -32,12 +34,16 @@ from walras.calibrate import (
     Sensitivity,
     StochasticPrices,
     TradingDays,
+    fit,
+    run,
     sensitivity,
 )
 from walras.calibrate.reporting import report_findings
 from walras.calibrate.sensitivities.evaluation import Forward
 from walras.calibrate.sensitivities.space import space_of
+from walras.calibrate.spec import Spec
 from walras.calibrate.tree import to_tree
+from walras.cli import app
 from walras.data import standard
 from walras.model import Status
 
@@ -161,6 +167,23 @@ def test_derivatives_are_central_differences(name):
             )
 
 
+@pytest.mark.slow
+def test_derivatives_through_the_solver_are_central_differences():
+    """Prices of the double-well market are solved to 1e-6, so steps are a hundredth: errors of 1e-4 and more."""
+    problem = double_well()
+    space = space_of(problem, None, KEY)
+    forward = Forward(problem, tuple(space.shapes.items()))
+    for name in ("trading_cost", "well_strength", "price_level"):
+        column = space.names.index(name)
+        step = np.zeros(len(space.names))
+        step[column] = 0.01 * abs(space.typical[column])
+        points = np.stack([space.typical, space.typical + step, space.typical - step])
+        found = forward(points, {}, derivatives=True)
+        difference = (found.outputs["price"][1] - found.outputs["price"][2]) / (2.0 * step[column])
+        exact = found.derivatives["price"][0, :, column]
+        assert_allclose(exact, difference, atol=1e-2 * np.abs(difference).max(), err_msg=name)
+
+
 # --- latents, dependent parameters
 
 
@@ -282,13 +305,9 @@ def test_results_do_not_depend_on_the_executor():
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_process():
     options = {"methods": ["local", "sobol", "morris", "shapley"], "samples": 64, "outputs": {"relative": in_units_of_noise}}
-    analyse = partial(sensitivity, stationary(), key=KEY, **options)
+    analyse = partial(sensitivity, of_product(), key=KEY, **options)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         same(analyse(), analyse(executor=pool))
-
-
-def stationary():
-    return Problem("stationary", SERIES, StochasticPrices(), {})
 
 
 def test_own_outputs_and_names():
@@ -384,6 +403,25 @@ def test_elements_of_vectors_have_names_and_quantiles():
 
 
 ONE_SD = float(scipy.stats.norm.cdf(1.0))
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_finding_into_the_run(tmp_path):
+    path = tmp_path / "prices.csv"
+    SERIES.reset_index()[["time", "price", "supply"]].to_csv(path, index=False)
+    columns = {"time": "time", "price": "price", "supply": "supply"}
+    sampler = {"chains": 1, "warmup": 200, "draws": 100}
+    record = {"data": {"path": str(path), "columns": columns}, "market": {"name": "price_formation"}, "sampler": sampler}
+    spec = Spec.model_validate(record)
+    problem, options = run.build(spec)
+    folder = run.claim(tmp_path / "run")
+    run.write(folder, spec, problem, fit(problem, options, key=KEY))
+    result = CliRunner().invoke(app, ["sensitivity", str(folder), "--output", "mean_price", "--draws", "50"])
+    assert result.exit_code == 0, result.output
+    assert "mean_price changes by" in " ".join(result.output.split())
+    assert Sensitivity.load(folder).over == "posterior"
+    result = CliRunner().invoke(app, ["sensitivity", str(folder), "--over", "future"])
+    assert "choose posterior or prior" in str(result.exception)
 
 
 def test_a_finding_is_kept_and_told(tmp_path):
