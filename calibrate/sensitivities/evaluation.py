@@ -1,5 +1,6 @@
 """A problem's outputs at tables of parameters: in batches of one shape, compiled once, here or by an executor's workers."""
 
+import pickle
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -51,8 +52,9 @@ class Forward:
     kept: tuple[str, ...] = ()
     executor: Executor | None = field(default=None, compare=False)
 
-    def __getstate__(self):
-        return {**self.__dict__, "executor": None}
+    def __reduce__(self):
+        # As bytes: a problem can only be made in double precision, which a worker has not been told of yet.
+        return _restored, (pickle.dumps((self.problem, self.shapes, self.own, self.kept)),)
 
     def __call__(
         self, points: Float[np.ndarray, "points columns"], noise: dict[str, np.ndarray], derivatives: bool = False
@@ -80,6 +82,11 @@ class Forward:
         if unknown:
             raise CalibrationError(f"output {unknown[0]!r} is not known: this problem has {', '.join(found)}")
         return {name: jnp.asarray(found[name], float) for name in kept}, solved(equilibrium)
+
+
+def _restored(pickled: bytes) -> Forward:
+    jax.config.update("jax_enable_x64", True)
+    return Forward(*pickle.loads(pickled))
 
 
 def _piece(points, noise, start: int):
