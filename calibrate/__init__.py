@@ -22,6 +22,7 @@ from walras.calibrate.problem import Problem
 from walras.calibrate.registry import Market, markets
 from walras.calibrate.reporting import report
 from walras.calibrate.samplers import NUTS
+from walras.calibrate.sensitivities.analysis import Sensitivity, sensitivity
 from walras.calibrate.trading_costs.volume import PriceAndVolume
 from walras.calibrate.tree import load, priors, save
 
@@ -42,6 +43,7 @@ __all__ = [
     "Prior",
     "Problem",
     "Revenue",
+    "Sensitivity",
     "StochasticPrices",
     "TradingDays",
     "check",
@@ -59,4 +61,5 @@ __all__ = [
     "report",
     "revenue",
     "save",
+    "sensitivity",
 ]

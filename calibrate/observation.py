@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -69,6 +70,18 @@ class Observation(ABC):
     def quantities(self, equilibrium, params: Parameters, inputs: Inputs) -> dict[str, Any]:
         """Named quantities of interest (such as an elasticity), reported beside the parameters."""
         return {}
+
+    def outputs(self, equilibrium, params: Parameters, inputs: Inputs) -> dict[str, Any]:
+        """What a sensitivity analysis explains, by name: numbers, or arrays along rows or steps.
+
+        By default the quantities, and the mean and path of the equilibrium's price where it has one.
+        """
+        found = dict(self.quantities(equilibrium, params, inputs))
+        if hasattr(equilibrium, "price"):
+            found["mean_price"] = jnp.mean(equilibrium.price)
+            if jnp.ndim(equilibrium.price) == 1:
+                found["price"] = equilibrium.price
+        return found
 
     def statistics(self, tables: np.ndarray, inputs: Inputs) -> dict[str, np.ndarray]:
         """Statistics of whole tables (…, rows, targets), NaN where nothing is observed, that a fit should reproduce: (…).

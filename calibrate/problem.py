@@ -135,15 +135,19 @@ class Problem:
 
     def forward(self, inputs) -> tuple[dict, object, Law]:
         """Parameters, equilibrium and law of one draw: the part of the NumPyro program before the data."""
+        params, inputs, equilibrium = self.equilibrium(inputs)
+        for name, value in self.observation.quantities(equilibrium, params, inputs).items():
+            numpyro.deterministic(name, value)
+        return params, equilibrium, self.observation.law(equilibrium, params, inputs)
+
+    def equilibrium(self, inputs) -> tuple[dict, dict, object]:
+        """Parameters, completed inputs and equilibrium of one draw: the part of the NumPyro program before the law."""
         params = self.parameters(inputs)
         if self.registered and self.registered.affine:
             inputs = self.observation.integrated(params, inputs, partial(self.build, params))
         else:
             inputs = self.observation.latents(params, inputs)
-        equilibrium = self.build(params, inputs)
-        for name, value in self.observation.quantities(equilibrium, params, inputs).items():
-            numpyro.deterministic(name, value)
-        return params, equilibrium, self.observation.law(equilibrium, params, inputs)
+        return params, inputs, self.build(params, inputs)
 
     def parameters(self, inputs) -> dict:
         """The parameters by name, a NumPyro program: sampled from their priors, or held fixed."""

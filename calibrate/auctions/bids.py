@@ -133,6 +133,11 @@ class Bids(Observation):
         """`median_value` in the unit of bids: of all values, at average shifters, in an auction of the average scale."""
         return {"median_value": jnp.exp(params["value_level"])}
 
+    def outputs(self, equilibrium, params, inputs):
+        from walras.calibrate.auctions.outputs import seller_and_winner  # which imports this module through the market
+
+        return {**self.quantities(equilibrium, params, inputs), **seller_and_winner(params, inputs)}
+
     def statistics(self, tables, inputs):
         logs = tables[..., 0]
         rank, auction = np.asarray(inputs["rank"]), np.asarray(inputs["auction"])

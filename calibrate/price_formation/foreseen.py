@@ -142,6 +142,14 @@ class ForeseenPrices(Prices):
         apart = jnp.abs(inputs["elapsed"][:, None] - inputs["elapsed"][None, :])
         return params["price_noise"] ** 2 * params["error_persistence"] ** apart
 
+    def outputs(self, equilibrium, params, inputs):
+        """With the standard deviation of prices that a hidden path of supply makes, where that is integrated out."""
+        found = super().outputs(equilibrium, params, inputs)
+        if "response" in inputs:
+            moved = inputs["response"][inputs["step"]] @ inputs["supply_root"]
+            found["price_sd_of_supply"] = jnp.sqrt(jnp.mean(jnp.sum(moved**2, axis=1)))
+        return found
+
     def coordinates(self, frame):
         found = super().coordinates(frame)
         steps = np.arange(self.inputs(frame)["supply"].size) * self.period(frame)

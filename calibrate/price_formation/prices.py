@@ -150,6 +150,18 @@ class Prices(Observation):
             return None
         return -0.5 * jnp.log1p(-(params["error_persistence"] ** 2))
 
+    def outputs(self, equilibrium, params, inputs):
+        """The market's price, before shifts of demand: its mean, and in a finite game its path, ends and spread.
+
+        On the rows of the data where these are steps of the game; over several days, that of their average.
+        """
+        found = {**self.quantities(equilibrium, params, inputs), "mean_price": jnp.mean(equilibrium.price)}
+        if jnp.ndim(equilibrium.price) == 0:
+            return found
+        path = equilibrium.price.reshape(-1, equilibrium.price.shape[-1]).mean(axis=0)
+        path = path[inputs["step"]] if "step" in inputs else path
+        return {**found, "first_price": path[0], "last_price": path[-1], "price_spread": jnp.std(path), "price": path}
+
     def coordinates(self, frame: pd.DataFrame) -> dict[str, list]:
         times = self.series(frame).index
         found = {"time": list(times)}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -192,6 +193,17 @@ class PriceAndVolume(Observation):
             "endowment": market.endowment[0],
             "payoff_volatility": market.payoff_volatility,
             "position_sd": equilibrium.position_sd,
+        }
+
+    def outputs(self, equilibrium, params, inputs):
+        """With the standard deviation of the drift, and what each agent pays for trading: a part of the supply's value a row.
+
+        Volatility, mean drift and turnover are parameters themselves.
+        """
+        return {
+            **self.quantities(equilibrium, params, inputs),
+            "drift_sd": jnp.abs(equilibrium.drift[1]) * equilibrium.position_sd,
+            "cost_of_trading": equilibrium.cost,
         }
 
     def notes(self, frame):

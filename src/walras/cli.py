@@ -168,6 +168,40 @@ def compare(paths: Annotated[list[Path], typer.Argument(help="Run directories.")
 
 
 @app.command()
+def sensitivity(
+    path: Run,
+    over: Annotated[str, typer.Option(help="Draws of the posterior, or of the prior.")] = "posterior",
+    method: Annotated[list[str] | None, typer.Option(help="local, shapley, sobol, morris; may be given several times.")] = None,
+    output: Annotated[list[str] | None, typer.Option(help="An output; may be given several times. All by default.")] = None,
+    draws: Annotated[int, typer.Option(help="Draws at which elasticities are taken.")] = 200,
+    samples: Annotated[int, typer.Option(help="Size of designs; a power of two for Sobol's.")] = 512,
+):
+    """Tell which parameters matter for which outputs; adds sensitivity.json to the run."""
+    _prepare()
+    from walras.calibrate import CalibrationError, run
+    from walras.calibrate import sensitivity as analyse
+
+    if over not in ("posterior", "prior"):
+        raise CalibrationError(f"--over is {over!r}: choose posterior or prior")
+    specification, problem, tree = run.read(path)
+    found = analyse(
+        problem,
+        tree if over == "posterior" else None,
+        key=run.key_of(specification, 4),
+        methods=method,
+        outputs=output or (),
+        draws=draws,
+        samples=samples,
+    )
+    saved = found.save(path)
+    console = Console()
+    for title, table in found.tables().items():
+        console.print(_frame_table(table, title))
+    console.print(found.text, markup=False)
+    console.print(f"sensitivity: {saved}", markup=False, soft_wrap=True)
+
+
+@app.command()
 def report(path: Run):
     """Write report.html of a run."""
     _prepare()
