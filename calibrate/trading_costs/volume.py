@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -181,6 +182,22 @@ class PriceAndVolume(Observation):
             share=params["hedging_share"],
             noise=params["volume_noise"],
         )
+
+    def counterfactual(self, params, inputs, intervention, solve):
+        """Hedgers' volume is as large as their turnover becomes; the rest of volume, and the trend taken off, stay."""
+        more = solve(intervention.parameters(params), inputs).turnover / solve(params, inputs).turnover
+        share = params["hedging_share"]
+        total = 1.0 - share + share * more
+        moved = {**params, "hedging_share": share * more / total, "volume_level": params["volume_level"] + jnp.log(total)}
+        return super().counterfactual(moved, inputs, intervention, solve)
+
+    def outcomes(self, world, table):
+        series, figures = super().outcomes(world, table)
+        # A share of a log's mean says nothing.
+        figures = {name: value for name, value in figures.items() if not name.startswith("log_volume")}
+        moments = {name: getattr(world.equilibrium, name) for name in ("volatility", "reversion", "turnover")}
+        volume = jnp.nanmean(jnp.exp(table[:, 0]))
+        return series, {"volume over its trend": volume, **figures, **moments, "drift": world.equilibrium.drift[0]}
 
     def quantities(self, equilibrium, params, inputs):
         """The market's own parameters, in units of the whole supply and of its value."""
