@@ -10,6 +10,8 @@ from walras.calibrate.checking import check
 from walras.calibrate.comparing import Comparison, compare
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.fitting import fit
+from walras.calibrate.forecasting import Forecast, forecast_bands
+from walras.calibrate.intervention import Change
 from walras.calibrate.law import IndependentRows, Law
 from walras.calibrate.observation import Observation
 from walras.calibrate.predictive import forecast, posterior_predictive, predictive_statistics, prior_predictive
@@ -21,6 +23,7 @@ from walras.calibrate.problem import Problem
 from walras.calibrate.registry import Market, markets
 from walras.calibrate.reporting import report
 from walras.calibrate.samplers import NUTS
+from walras.calibrate.scenarios import Scenario, scenario
 from walras.calibrate.trading_costs.volume import PriceAndVolume
 from walras.calibrate.tree import load, priors, save
 
@@ -28,8 +31,10 @@ __all__ = [
     "NUTS",
     "Bids",
     "CalibrationError",
+    "Change",
     "Comparison",
     "EstimatedValues",
+    "Forecast",
     "ForeseenPrices",
     "IndependentRows",
     "Law",
@@ -40,12 +45,14 @@ __all__ = [
     "Prior",
     "Problem",
     "Revenue",
+    "Scenario",
     "StochasticPrices",
     "TradingDays",
     "check",
     "compare",
     "fit",
     "forecast",
+    "forecast_bands",
     "guerre_perrigne_vuong",
     "load",
     "markets",
@@ -56,4 +63,5 @@ __all__ = [
     "report",
     "revenue",
     "save",
+    "scenario",
 ]

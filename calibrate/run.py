@@ -158,6 +158,44 @@ def _quantiles(values: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean": values.mean(axis=1), "5 %": found[0], "25 %": found[1], "75 %": found[2], "95 %": found[3]}
 
 
+def rows_of(path: Path, spec: Spec, problem: Problem) -> pd.DataFrame:
+    """A CSV or Parquet table of rows with the keys of the problem's data, its columns named as the data's or in standard form.
+
+    It needs no price. Raises `WalrasError` for a file that cannot be read and rows that are not valid.
+    """
+    try:
+        frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise CalibrationError(f"{path} cannot be read ({error}): give a CSV or Parquet file") from error
+    names = {standard: own for standard, own in (spec.data.columns or {}).items() if own in frame}
+    form = problem.data.attrs["form"]
+    missing = "bid" if form == "bids" else "price"
+    given = frame.drop(columns=[names.pop(missing, missing)], errors="ignore").assign(**{missing: 1.0})
+    return data.standard(given, names, form=form, time_unit=problem.data.attrs["time_unit"]).drop(columns=missing)
+
+
+def changes_of(sets: list[str], supply: Path | None, spec: Spec, problem: Problem) -> dict[str, str | pd.Series]:
+    """The changes of `scenario` from NAME=VALUE texts and a file with another path of supply."""
+    changes: dict[str, str | pd.Series] = {}
+    for text in sets:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise CalibrationError(f"--set {text!r} has no NAME=VALUE: give one such as supply=-10%")
+        if name in changes:
+            raise CalibrationError(f"--set names {name} twice: give one change of it")
+        changes[name] = value
+    if supply is not None:
+        column = getattr(problem.observation, "supply_column", None)
+        if column is None:
+            raise CalibrationError(f"--supply is given, but {type(problem.observation).__name__} has no supply: use --set")
+        rows = rows_of(supply, spec, problem)
+        if column not in rows or column in changes:
+            what = "is set twice" if column in changes else f"is not a column of {supply}"
+            raise CalibrationError(f"{column} {what}: give its path in the file, and nothing else of it")
+        changes[column] = rows[column]
+    return changes
+
+
 def compare_runs(paths: list[Path], origins: int) -> Comparison:
     """Compare runs by name of their directories."""
     runs = {path.resolve().name: read(path) for path in paths}

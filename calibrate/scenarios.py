@@ -197,7 +197,9 @@ def _bands(pairs: np.ndarray, relative: bool) -> dict[str, np.ndarray]:
 def _ordered(problem: Problem, names) -> list[str]:
     """Names of the targets and of what describes them first."""
     targets = problem.observation.targets
-    return sorted(names, key=lambda name: (*(name.split(",")[0] != target for target in targets), name in problem.sampled, name))
+    return sorted(
+        names, key=lambda name: (*(name.split(",")[0] != target for target in targets), name in problem.sampled, name)
+    )
 
 
 def _figures(pairs: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -234,7 +236,9 @@ def _beyond_prior(name, tree, changed) -> list[str]:
     median = float(np.median(changed[:, 1]))
     if low <= median <= high:
         return []
-    return [f"This extrapolates: {name} of {number(median)} is outside the prior's 98 % range, {number(low)} to {number(high)}."]
+    return [
+        f"This extrapolates: {name} of {number(median)} is outside the prior's 98 % range, {number(low)} to {number(high)}."
+    ]
 
 
 def _beyond_data(name, before, intervention) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 10.0  # inches
 _MARKED = 130  # rows up to which each has a mark
+_LONG, _LAST = 600, 250  # rows: of longer series these are shown
 
 
 @styled
@@ -30,6 +31,7 @@ def plot_scenario(found: "Scenario") -> Figure:
     )
     for name, above, below in zip(names, axes[::2], axes[1::2], strict=True):
         table = found.series.loc[name]
+        table = table.iloc[-_LAST:] if len(table) > _LONG else table
         places, unit = _places(table.index), found.units.get(name, "")
         for world, colour in (("baseline", INK), ("counterfactual", POSTERIOR)):
             _band(above, places, table, world, colour)

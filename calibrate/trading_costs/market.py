@@ -10,7 +10,6 @@ from walras.calibrate.registry import Market, Structure
 from walras.calibrate.trading_costs.volume import PriceAndVolume
 from walras.model import Status, TradingCosts
 
-
 _MOMENTS = ("volatility", "drift", "turnover", "reversion", "asymmetry")
 
 
