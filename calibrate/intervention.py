@@ -36,10 +36,10 @@ class Change:
         if isinstance(text, Change):
             return text
         if not isinstance(text, str):
-            return cls._value(name, text)
+            return cls._value(name, text, text)
         stripped = text.strip()
         if stripped.startswith("="):
-            return cls._value(name, stripped[1:])
+            return cls._value(name, text, stripped[1:])
         kind, number = _form(stripped)
         if kind == "plain":
             return cls(1.0, number) if stripped[0] in "+-" else cls(0.0, number)
@@ -51,13 +51,13 @@ class Change:
         return cls(float(np.round(factor, 12)), 0.0)
 
     @classmethod
-    def _value(cls, name, value):
+    def _value(cls, name, given, value):
         try:
             number = float(value)
         except (TypeError, ValueError):
-            raise _unknown(name, value) from None
+            raise _unknown(name, given) from None
         if isinstance(value, bool) or not np.isfinite(number):
-            raise _unknown(name, value)
+            raise _unknown(name, given)
         return cls(0.0, number)
 
     @property
@@ -123,6 +123,6 @@ def described(columns: tuple[str, ...], table) -> tuple[dict[str, Any], dict[str
     series = {name: table[:, column] for column, name in enumerate(columns)}
     figures = {}
     for name, values in series.items():
-        figures[f"{name}, mean"] = jnp.nanmean(values)
-        figures[f"{name}, standard deviation"] = jnp.nanstd(values)
+        figures[f"mean {name}"] = jnp.nanmean(values)
+        figures[f"standard deviation of {name}"] = jnp.nanstd(values)
     return series, figures

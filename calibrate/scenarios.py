@@ -21,7 +21,7 @@ from walras.calibrate.reporting.numbers import listed, number
 
 _BAND = (0.05, 0.95)
 _USUAL = (0.01, 0.99)  # quantiles of the prior beyond which a parameter is extrapolated
-_SHOWN = 12  # figures in a report's table
+_SHOWN, _TOLD = 12, 3  # figures in a report's table, and in words
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,27 @@ class Scenario(Finding):
 
     @property
     def text(self):
-        row = self.figures.iloc[0]
-        what, unit = self.figures.index[0], self.units.get(self.figures.index[0].split(",")[0], "")
-        low, high = (number(row[f"difference {end}"]) for end in ("5 %", "95 %"))
-        share = f", {_signed(100 * row['relative'])} %" if np.isfinite(row["relative"]) else ""
-        said = (
-            f"With {listed([f'{name} set to {change}' for name, change in self.changes.items()])}, {what} would be "
-            f"{number(row['counterfactual'])} {unit} instead of {number(row['baseline'])}: a difference of "
-            f"{_signed(row['difference'])}{share} (90 %: {low} to {high})."
+        moved = self.figures[self.figures["difference"] != 0.0].head(_TOLD)
+        given = f"With {listed([f'{name} set to {change}' for name, change in self.changes.items()])}"
+        if not len(moved):
+            return " ".join([f"{given}, nothing changes.", *self.remarks])
+        said = [self._difference(name, row) for name, row in moved.iterrows()]
+        return " ".join([f"{given}, the {said[0]}.", *(f"The {part}." for part in said[1:]), *self.remarks])
+
+    def _difference(self, name, row) -> str:
+        unit = self.units.get(name.split()[-1], "")
+        low, high = (_signed(row[f"difference {end}"]) for end in ("5 %", "95 %"))
+        share = f" or {_signed(100 * row['relative'])} %" if np.isfinite(row["relative"]) else ""
+        return (
+            f"{name} would be {number(row['counterfactual'])} {unit} instead of {number(row['baseline'])}, a difference of "
+            f"{_signed(row['difference'])}{share} (90 %: {low} to {high})"
         ).replace("  ", " ")
-        return " ".join([said, *self.remarks])
 
     def story(self):
         from walras.calibrate.reporting.scenario_plots import plot_scenario  # matplotlib is loaded only for pictures
 
-        shown = self.figures.head(_SHOWN)
+        kept = ["baseline", "counterfactual", "difference", "difference 5 %", "difference 95 %", "relative"]
+        shown = self.figures[self.figures["difference"] != 0.0].head(_SHOWN)[kept]
         return [(f"What if: {self.label or 'a scenario'}", [self.text, shown], plot_scenario(self))]
 
 
@@ -98,7 +104,8 @@ def scenario(
     values = _flat(_thinned(latent_values(problem, tree), kept))
     _require_known(problem, values, parsed)
     count = len(next(iter(values.values())))
-    found = _over_draws(_paired(problem, intervention), values, jax.random.split(key, count))
+    order: list[str] = []
+    found = _over_draws(_paired(problem, intervention, order), values, jax.random.split(key, count))
     used = ~found["failed"] & np.all([np.isfinite(f) for f in found["figures"].values()], axis=(0, 2))
     if not used.any():
         raise CalibrationError(f"no draw has an equilibrium with {_in_words(changes)}: make a smaller change")
@@ -106,8 +113,8 @@ def scenario(
     return Scenario(
         label=_slug(changes) if label is None else _safe(label),
         changes={name: _spoken(change) for name, change in changes.items()},
-        figures=_figures({name: found["figures"][name][used] for name in _ordered(problem, found["figures"])}),
-        series=_series(problem, {name: found["series"][name][used] for name in _ordered(problem, found["series"])}),
+        figures=_figures({name: found["figures"][name][used] for name in order if name in found["figures"]}),
+        series=_series(problem, {name: found["series"][name][used] for name in order if name in found["series"]}),
         units=dict(problem.data.attrs.get("units", {})),
         draws=count,
         unsolved=int((~used).sum()),
@@ -115,8 +122,11 @@ def scenario(
     )
 
 
-def _paired(problem: Problem, intervention: Intervention):
-    """A function of one draw: what is reported of both worlds, pairs along the first dimension."""
+def _paired(problem: Problem, intervention: Intervention, order: list[str]):
+    """A function of one draw: what is reported of both worlds, pairs along the first dimension.
+
+    `order` takes the names in their order, which JAX does not keep.
+    """
     observation, observed = problem.observation, problem.observed
     nothing = Intervention({}, problem.data)
 
@@ -127,6 +137,7 @@ def _paired(problem: Problem, intervention: Intervention):
         shocks = None if laws[0] is None else laws[0].shocks(key, observed)
         tables = [None if law is None else law.replay(shocks) for law in laws]
         told = [observation.outcomes(world, table) for world, table in zip(worlds, tables, strict=True)]
+        order[:] = [name for part in told[0] for name in part]
         series, figures = jax.tree.map(lambda *pair: jnp.stack(jnp.broadcast_arrays(*pair)), *told)
         changed = {n: jnp.stack([jnp.asarray(w.params[n], float) for w in worlds]) for n in intervention.changes if n in params}
         failed = ~(solved(worlds[0].equilibrium) & solved(worlds[1].equilibrium))
@@ -194,14 +205,6 @@ def _bands(pairs: np.ndarray, relative: bool) -> dict[str, np.ndarray]:
     return columns
 
 
-def _ordered(problem: Problem, names) -> list[str]:
-    """Names of the targets and of what describes them first."""
-    targets = problem.observation.targets
-    return sorted(
-        names, key=lambda name: (*(name.split(",")[0] != target for target in targets), name in problem.sampled, name)
-    )
-
-
 def _figures(pairs: dict[str, np.ndarray]) -> pd.DataFrame:
     rows = {name: _bands(values, relative=True) for name, values in pairs.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("figure")
@@ -261,7 +264,7 @@ def _spoken(change) -> str:
 
 
 def _listed(names) -> str:
-    return ", ".join(map(str, names))
+    return ", ".join(dict.fromkeys(map(str, names)))
 
 
 def _in_words(changes) -> str:

@@ -42,14 +42,13 @@ def counterfactual(observation: Bids, params, inputs, intervention: Intervention
 
 
 def outcomes(world: World) -> dict[str, Float[Array, ""]]:
-    """Expected revenue, the probability of a sale and the mean winning bid: by number of bidders in the data, and of all."""
+    """Expected revenue, the probability of a sale and the mean winning bid: by the number of bidders in the data, and over all."""
     sales, inputs = world.equilibrium.by_number, world.inputs
     shares = np.bincount(inputs["kind"], minlength=len(inputs["numbers"])) / len(inputs["kind"])
     figures = {"expected revenue": shares @ sales.revenue, "probability of a sale": shares @ sales.sold}
     figures["mean winning bid"] = figures["expected revenue"] / figures["probability of a sale"]
     for place, number in enumerate(np.asarray(inputs["numbers"], int)):
-        figures[f"expected revenue of auctions with {number} bidders"] = sales.revenue[place]
-        figures[f"mean winning bid in auctions with {number} bidders"] = sales.revenue[place] / sales.sold[place]
+        figures[f"expected revenue where there are {number} bidders"] = sales.revenue[place]
     return figures
 
 

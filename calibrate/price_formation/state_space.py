@@ -282,7 +282,7 @@ class StateSpace(Law):
         An intervention on supply, of which its shocks tell nothing else: the price's error and the first position stay.
         """
         apart = jnp.array([1.0, 1.0, 0.0, 1.0, 1.0])
-        covariances = self.covariances * jnp.outer(apart, apart)
+        covariances = self.covariances * jnp.outer(apart, apart)[None]
         initial = jnp.zeros((3, 3)).at[0, 0].set(self.initial[0, 0])
         loadings = jnp.zeros((1, 2, 5)).at[0, 0, 2].set(1.0).at[0, 1, 3].set(1.0)
         none = jnp.zeros((self.gap.size, 5))

@@ -36,7 +36,7 @@ def plot_scenario(found: "Scenario") -> Figure:
         for world, colour in (("baseline", INK), ("counterfactual", POSTERIOR)):
             _band(above, places, table, world, colour)
         above.set_ylabel(f"{name} ({unit})" if unit else name)
-        above.legend(loc="upper right", ncols=2)
+        _legend_above(above)
         _band(below, places, table, "difference", ALERT)
         below.axhline(0.0, color=RULE, linewidth=1.0, zorder=0)
         below.set_ylabel("difference")
@@ -56,6 +56,10 @@ def _figures(found):
     ax.set_yticks(places, list(table.index))
     ax.set_xlabel("difference from the baseline, %")
     return figure
+
+
+def _legend_above(ax: Axes):
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=6, borderaxespad=0.2)
 
 
 def _band(ax: Axes, places, table: pd.DataFrame, name: str, colour):
@@ -89,7 +93,8 @@ def plot_forecast(found: "Forecast") -> Figure:
             _baselines(ax, found)
         unit = found.units.get(name, "")
         ax.set_ylabel(f"{name} ({unit})" if unit else name)
-        ax.legend(loc="upper left", ncols=2)
+        ax.yaxis.set_major_formatter(lambda value, _: tick(value))
+        _legend_above(ax)
         ax.axvline(past.index[-1], color=SOFT, linewidth=0.8, linestyle=":")
     axes[-1, 0].set_xlabel(str(found.past.index.name or "row"))
     return figure

@@ -193,11 +193,11 @@ class PriceAndVolume(Observation):
 
     def outcomes(self, world, table):
         series, figures = super().outcomes(world, table)
+        found = world.equilibrium
+        moments = {name: getattr(found, name) for name in ("turnover", "volatility", "reversion")}
+        first = {**moments, "drift": found.drift[0], "volume over its trend": jnp.nanmean(jnp.exp(table[:, 0]))}
         # A share of a log's mean says nothing.
-        figures = {name: value for name, value in figures.items() if not name.startswith("log_volume")}
-        moments = {name: getattr(world.equilibrium, name) for name in ("volatility", "reversion", "turnover")}
-        volume = jnp.nanmean(jnp.exp(table[:, 0]))
-        return series, {"volume over its trend": volume, **figures, **moments, "drift": world.equilibrium.drift[0]}
+        return series, {**first, **{name: value for name, value in figures.items() if not name.endswith("log_volume")}}
 
     def quantities(self, equilibrium, params, inputs):
         """The market's own parameters, in units of the whole supply and of its value."""

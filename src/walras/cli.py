@@ -166,8 +166,8 @@ def scenario(
     changes = run.changes_of(set_ or [], supply, specification, problem)
     found = find(problem, tree, changes, key=run.key_of(specification, 3), surprise=surprise, label=label)
     written, console = found.save(path), Console()
-    shown = ["baseline", "counterfactual", "difference", "difference 5 %", "difference 95 %", "relative"]
-    console.print(_frame_table(found.figures[shown], "means over draws, and 90 % bands of the difference"))
+    moved = found.figures[found.figures["difference"] != 0.0][["baseline", "difference", "difference 5 %", "difference 95 %"]]
+    console.print(_frame_table(moved.set_axis(["baseline", "difference", "5 %", "95 %"], axis=1), "what differs"))
     console.print(found.text, markup=False)
     console.print(f"scenario: {written}", markup=False, soft_wrap=True)
 
