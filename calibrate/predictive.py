@@ -217,7 +217,7 @@ def _next_times(index: pd.Index, periods: int) -> pd.Index:
     daily = isinstance(index, pd.DatetimeIndex) and step == pd.Timedelta(days=1)
     # A week has at least one of them.
     ahead = pd.Index([index[-1] + step * number for number in range(1, (7 if daily else 1) * periods + 1)], name=index.name)
-    return (ahead[ahead.dayofweek.isin(index.dayofweek.unique())] if daily else ahead)[:periods]
+    return (ahead[ahead.day_of_week.isin(index.day_of_week.unique())] if daily else ahead)[:periods]
 
 
 def _require_same(problem: Problem, tree: xr.DataTree):

@@ -161,17 +161,28 @@ def _quantiles(values: np.ndarray) -> dict[str, np.ndarray]:
 def rows_of(path: Path, spec: Spec, problem: Problem) -> pd.DataFrame:
     """A CSV or Parquet table of rows with the keys of the problem's data, its columns named as the data's or in standard form.
 
-    It needs no price. Raises `WalrasError` for a file that cannot be read and rows that are not valid.
+    It needs no price. Raises `CalibrationError` for a file that cannot be read and columns that are missing.
     """
     try:
         frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise CalibrationError(f"{path} cannot be read ({error}): give a CSV or Parquet file") from error
-    names = {standard: own for standard, own in (spec.data.columns or {}).items() if own in frame}
-    form = problem.data.attrs["form"]
-    missing = "bid" if form == "bids" else "price"
-    given = frame.drop(columns=[names.pop(missing, missing)], errors="ignore").assign(**{missing: 1.0})
-    return data.standard(given, names, form=form, time_unit=problem.data.attrs["time_unit"]).drop(columns=missing)
+        frame = frame.rename(columns={own: standard for standard, own in (spec.data.columns or {}).items()})
+        keys = {str(name): _key(frame[name], problem.data.index.get_level_values(name)) for name in problem.data.index.names}
+        values = frame.drop(columns=list(keys)).select_dtypes("number").astype(float)
+    except (OSError, ValueError, TypeError) as error:
+        raise CalibrationError(f"{path} cannot be read ({error}): give a CSV or Parquet file like the data's") from error
+    except KeyError as error:
+        raise CalibrationError(f"{path} has no column {error}: give the keys of rows as the data have them") from error
+    several = len(keys) > 1
+    values.index = pd.MultiIndex.from_frame(pd.DataFrame(keys)) if several else pd.Index(keys["time"], name="time")
+    return values
+
+
+def _key(column: pd.Series, like: pd.Index) -> pd.Series:
+    """Keys of rows, of the type that the data's have."""
+    if isinstance(like, pd.DatetimeIndex):
+        times = pd.to_datetime(column)
+        return times.dt.tz_convert("UTC") if times.dt.tz is not None and like.tz is not None else times
+    return pd.to_numeric(column).astype(float) if pd.api.types.is_numeric_dtype(like) else column.astype(str)
 
 
 def changes_of(sets: list[str], supply: Path | None, spec: Spec, problem: Problem) -> dict[str, str | pd.Series]:

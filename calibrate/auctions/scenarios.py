@@ -42,7 +42,7 @@ def counterfactual(observation: Bids, params, inputs, intervention: Intervention
 
 
 def outcomes(world: World) -> dict[str, Float[Array, ""]]:
-    """Expected revenue, the probability of a sale and the mean winning bid: by the number of bidders in the data, and over all."""
+    """Expected revenue, the probability of a sale and the mean winning bid; the first also by the data's numbers of bidders."""
     sales, inputs = world.equilibrium.by_number, world.inputs
     shares = np.bincount(inputs["kind"], minlength=len(inputs["numbers"])) / len(inputs["kind"])
     figures = {"expected revenue": shares @ sales.revenue, "probability of a sale": shares @ sales.sold}
