@@ -10,7 +10,9 @@ from walras.calibrate.checking import check
 from walras.calibrate.comparing import Comparison, compare
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.fitting import fit
+from walras.calibrate.forecasting import Forecast, forecast_bands
 from walras.calibrate.identification import Identification, identify
+from walras.calibrate.intervention import Change
 from walras.calibrate.law import IndependentRows, Law
 from walras.calibrate.observation import Observation
 from walras.calibrate.predictive import forecast, posterior_predictive, predictive_statistics, prior_predictive
@@ -22,6 +24,7 @@ from walras.calibrate.problem import Problem
 from walras.calibrate.registry import Market, markets
 from walras.calibrate.reporting import report
 from walras.calibrate.samplers import NUTS
+from walras.calibrate.scenarios import Scenario, scenario
 from walras.calibrate.sensitivities.analysis import Sensitivity, sensitivity
 from walras.calibrate.trading_costs.volume import PriceAndVolume
 from walras.calibrate.tree import load, priors, save
@@ -30,8 +33,10 @@ __all__ = [
     "NUTS",
     "Bids",
     "CalibrationError",
+    "Change",
     "Comparison",
     "EstimatedValues",
+    "Forecast",
     "ForeseenPrices",
     "Identification",
     "IndependentRows",
@@ -43,6 +48,7 @@ __all__ = [
     "Prior",
     "Problem",
     "Revenue",
+    "Scenario",
     "Sensitivity",
     "StochasticPrices",
     "TradingDays",
@@ -50,6 +56,7 @@ __all__ = [
     "compare",
     "fit",
     "forecast",
+    "forecast_bands",
     "guerre_perrigne_vuong",
     "identify",
     "load",
@@ -61,5 +68,6 @@ __all__ = [
     "report",
     "revenue",
     "save",
+    "scenario",
     "sensitivity",
 ]

@@ -17,10 +17,15 @@ from walras.calibrate.writing import write_whole
 class Finding(ABC):
     """What a step found of a problem or a fit. Subclasses are frozen dataclasses of tables, arrays, text and numbers.
 
-    A run directory keeps it as `<name>.json`, and the run's report tells its `story`.
+    A run directory keeps it as `<file>.json`, and the run's report tells its `story`.
     """
 
     name: ClassVar[str]
+
+    @property
+    def file(self) -> str:
+        """The file's name without its ending: `name`, and what tells several of a kind apart."""
+        return self.name
 
     @property
     @abstractmethod
@@ -35,16 +40,16 @@ class Finding(ABC):
         return self.text
 
     def save(self, folder: str | Path) -> Path:
-        """Write `<name>.json` in a folder, whole or not at all."""
+        """Write `<file>.json` in a folder, whole or not at all."""
         record = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-        path = Path(folder) / f"{self.name}.json"
+        path = Path(folder) / f"{self.file}.json"
         write_whole(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
         return path
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote. Raises `CalibrationError` for a missing or foreign file."""
-        path = Path(folder) / f"{cls.name}.json"
+    def load(cls, folder: str | Path, file: str | None = None) -> Self:
+        """Read what `save` wrote, as `file` if it is not `name`. Raises `CalibrationError` for a missing or foreign file."""
+        path = Path(folder) / f"{file or cls.name}.json"
         try:
             record = json.loads(path.read_text())
             return cls(**{field.name: _restored(record[field.name]) for field in fields(cls)})

@@ -5,6 +5,7 @@ observation. From it the generic code derives the likelihood, simulation, predic
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,17 @@ class Law(dist.Distribution):
     def reconstruct(self, key: Array, value: Float[Array, "rows targets"]) -> dict[str, Array]:
         """A draw, given the observations, of what was not observed (by name); nothing unless a subclass says so."""
         return {}
+
+    def shocks(self, key: Array, value: Float[Array, "rows targets"]) -> Any:
+        """A draw, given the observations, of the standard shocks that made them: what `replay` makes tables of.
+
+        By default a key, so that tables of two laws share their random numbers but not what the observations tell of them.
+        """
+        return key
+
+    def replay(self, shocks: Any) -> Float[Array, "rows targets"]:
+        """The table that this law makes of another's `shocks`; of its own, the observations and draws of missing ones."""
+        return self.sample(shocks)
 
     def complete(self, key: Array, value: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:
         """The table with its missing entries drawn from their law given the observed ones."""

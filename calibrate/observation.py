@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from walras.calibrate.intervention import Intervention, World, described
 from walras.calibrate.law import Law
 from walras.calibrate.prior import Parameter
 
@@ -82,6 +83,26 @@ class Observation(ABC):
             if jnp.ndim(equilibrium.price) == 1:
                 found["price"] = equilibrium.price
         return found
+
+    @property
+    def levers(self) -> tuple[str, ...]:
+        """The columns that a scenario can change, beside parameters; `counterfactual` takes account of them."""
+        return ()
+
+    def counterfactual(self, params: Parameters, inputs: Inputs, intervention: Intervention, solve: Callable) -> World:
+        """The world in which an intervention holds; of one that changes nothing, the world as it is.
+
+        `params` are those of the market's `Structure`, `inputs` are complete, `solve(params, inputs)` is the equilibrium. What
+        an intervention does not name is as it was: inputs are not centred anew, and no other parameter moves.
+        """
+        params = intervention.parameters(params)
+        equilibrium = solve(params, inputs)
+        return World(params, inputs, equilibrium, self.law(equilibrium, params, inputs))
+
+    def outcomes(self, world: World, table) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a scenario reports of a world and its table (rows, targets): series (rows,) and numbers, by name."""
+        series, figures = described(self.targets, table)
+        return series, {**figures, **self.quantities(world.equilibrium, world.params, world.inputs)}
 
     def statistics(self, tables: np.ndarray, inputs: Inputs) -> dict[str, np.ndarray]:
         """Statistics of whole tables (…, rows, targets), NaN where nothing is observed, that a fit should reproduce: (…).

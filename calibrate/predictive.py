@@ -160,14 +160,17 @@ def prior_predictive(problem: Problem, *, key, draws: int = 500) -> xr.DataTree:
     return to_tree(problem, groups, {"digest": problem.digest})
 
 
-def forecast(problem: Problem, tree: xr.DataTree, future: pd.DataFrame | None = None, *, key) -> xr.Dataset:
+def forecast(
+    problem: Problem, tree: xr.DataTree, future: pd.DataFrame | None = None, *, key, periods: int | None = None
+) -> xr.Dataset:
     """The predictive law of the targets in the rows after the last: (chain, draw, time), for each target.
 
-    `future`: rows to predict, with their times and covariates (targets are ignored); one further period with every
-    covariate at its mean when absent. Each draw continues the observed series from its own filtered state.
+    `future`: rows to predict, with their times and covariates (targets are ignored); when absent, `periods` further ones (1),
+    on days of the week that the data have, with every covariate at its mean. Each draw continues the observed series from
+    its own filtered state.
     """
     _require_same(problem, tree)
-    extended, rows = _extended(problem, future)
+    extended, rows = extended_by(problem, future, periods)
     values = latent_values(problem, tree)
     chains, draws = next(iter(values.values())).shape[:2]
 
@@ -182,7 +185,8 @@ def forecast(problem: Problem, tree: xr.DataTree, future: pd.DataFrame | None = 
     )
 
 
-def _extended(problem: Problem, future: pd.DataFrame | None) -> tuple[Problem, int]:
+def extended_by(problem: Problem, future: pd.DataFrame | None, periods: int | None = None) -> tuple[Problem, int]:
+    """The problem with rows to be forecast, and their number. Raises `CalibrationError` where nothing can be forecast."""
     data = problem.data
     if data.index.nlevels > 1:
         raise CalibrationError("data are not one series: forecasting needs rows ordered in time")
@@ -190,9 +194,9 @@ def _extended(problem: Problem, future: pd.DataFrame | None) -> tuple[Problem, i
         raise CalibrationError(
             f"market {problem.market!r} is one finite game that ends with its data: forecast with the stationary market"
         )
-    if future is None:
-        step = pd.Series(data.index).diff().min()
-        future = pd.DataFrame(index=pd.Index([data.index[-1] + step], name=data.index.name))
+    if future is not None and periods is not None:
+        raise CalibrationError(f"periods is {periods}, and future has rows of its own: give one of them")
+    future = pd.DataFrame(index=_next_times(data.index, 1 if periods is None else periods)) if future is None else future
     if len(future) == 0 or not (future.index > data.index[-1]).all() or not future.index.is_monotonic_increasing:
         raise CalibrationError(f"future must have rows after the last time {data.index[-1]}, in increasing order")
     # Only covariates are known in advance: every other column, whatever its name, is missing in the future.
@@ -203,6 +207,17 @@ def _extended(problem: Problem, future: pd.DataFrame | None) -> tuple[Problem, i
     joined.index.name = data.index.name
     joined.attrs = data.attrs
     return problem.with_data(joined), len(future)
+
+
+def _next_times(index: pd.Index, periods: int) -> pd.Index:
+    """Times after the last at the smallest spacing; where rows are days, on the days of the week that the index has."""
+    if isinstance(periods, bool) or not isinstance(periods, int | np.integer) or periods < 1:
+        raise CalibrationError(f"periods is {periods!r}: give a whole number of at least 1")
+    step = pd.Series(index).diff().min()
+    daily = isinstance(index, pd.DatetimeIndex) and step == pd.Timedelta(days=1)
+    # A week has at least one of them.
+    ahead = pd.Index([index[-1] + step * number for number in range(1, (7 if daily else 1) * periods + 1)], name=index.name)
+    return (ahead[ahead.day_of_week.isin(index.day_of_week.unique())] if daily else ahead)[:periods]
 
 
 def _require_same(problem: Problem, tree: xr.DataTree):

@@ -140,14 +140,30 @@ class Problem:
             numpyro.deterministic(name, value)
         return params, equilibrium, self.observation.law(equilibrium, params, inputs)
 
-    def equilibrium(self, inputs) -> tuple[dict, dict, object]:
+    def equilibrium(self, inputs) -> tuple[dict, Mapping, object]:
         """Parameters, completed inputs and equilibrium of one draw: the part of the NumPyro program before the law."""
+        params, inputs = self.completed(inputs)
+        return params, inputs, self.build(params, inputs)
+
+    def completed(self, inputs) -> tuple[dict, Mapping]:
+        """Parameters, and inputs with what is sampled or integrated beside them: what the market is built from."""
         params = self.parameters(inputs)
         if self.registered and self.registered.affine:
-            inputs = self.observation.integrated(params, inputs, partial(self.build, params))
-        else:
-            inputs = self.observation.latents(params, inputs)
-        return params, inputs, self.build(params, inputs)
+            return params, self.observation.integrated(params, inputs, partial(self.build, params))
+        return params, self.observation.latents(params, inputs)
+
+    def structure(self, params, inputs) -> dict:
+        """The economic parameters that `params` stand for; see `Structure`."""
+        found = self.registered and self.registered.structure
+        return dict(params) if found is None else found.of(params, inputs)
+
+    def solve(self, structure, inputs):
+        """The equilibrium of economic parameters."""
+        found = self.registered and self.registered.structure
+        if found is None:
+            return self.build(structure, inputs)
+        chosen = {} if self.registered.solver is None else self.build.keywords
+        return found.solve(structure, inputs, **chosen)
 
     def parameters(self, inputs) -> dict:
         """The parameters by name, a NumPyro program: sampled from their priors, or held fixed."""

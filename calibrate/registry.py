@@ -19,6 +19,18 @@ _MARKETS = {
 
 
 @dataclass(frozen=True)
+class Structure:
+    """A market's economic parameters, where its own are coordinates in which samplers move well.
+
+    `of(params, inputs)`: the parameters with those that are coordinates replaced by what they stand for, which a scenario
+    may change one at a time; `solve(structure, inputs)`: their equilibrium. The market's `build` is one after the other.
+    """
+
+    of: Callable
+    solve: Callable
+
+
+@dataclass(frozen=True)
 class Market:
     """A named market: how to build its equilibrium, its parameters with defaults, and how it is observed.
 
@@ -26,7 +38,8 @@ class Market:
     `observation` is the class that a specification's observation table fills. A `finite` market ends with its data and
     cannot be forecast; the prices of an `affine` one are affine in its inputs. Where `solver` is given, `build` takes a
     keyword `solver` too, chosen once from draws of the prior: `solver(solve_draws)` returns it, given a function that solves
-    the draws with any solver and returns their equilibria along a leading dimension.
+    the draws with any solver and returns their equilibria along a leading dimension. `structure`: see `Structure`; without
+    it a market's parameters are economic as they are.
     """
 
     name: str
@@ -37,6 +50,7 @@ class Market:
     finite: bool = False
     affine: bool = False
     solver: Callable | None = None
+    structure: Structure | None = None
 
 
 def market(name: str) -> Market:

@@ -187,6 +187,55 @@ def _quantiles(values: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean": values.mean(axis=1), "5 %": found[0], "25 %": found[1], "75 %": found[2], "95 %": found[3]}
 
 
+def rows_of(path: Path, spec: Spec, problem: Problem) -> pd.DataFrame:
+    """A CSV or Parquet table of rows with the keys of the problem's data, its columns named as the data's or in standard form.
+
+    It needs no price. Raises `CalibrationError` for a file that cannot be read and columns that are missing.
+    """
+    try:
+        frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
+        frame = frame.rename(columns={own: standard for standard, own in (spec.data.columns or {}).items()})
+        keys = {str(name): _key(frame[name], problem.data.index.get_level_values(name)) for name in problem.data.index.names}
+        values = frame.drop(columns=list(keys)).select_dtypes("number").astype(float)
+    except (OSError, ValueError, TypeError) as error:
+        raise CalibrationError(f"{path} cannot be read ({error}): give a CSV or Parquet file like the data's") from error
+    except KeyError as error:
+        raise CalibrationError(f"{path} has no column {error}: give the keys of rows as the data have them") from error
+    several = len(keys) > 1
+    values.index = pd.MultiIndex.from_frame(pd.DataFrame(keys)) if several else pd.Index(keys["time"], name="time")
+    return values
+
+
+def _key(column: pd.Series, like: pd.Index) -> pd.Series:
+    """Keys of rows, of the type that the data's have."""
+    if isinstance(like, pd.DatetimeIndex):
+        times = pd.to_datetime(column)
+        return times.dt.tz_convert("UTC") if times.dt.tz is not None and like.tz is not None else times
+    return pd.to_numeric(column).astype(float) if pd.api.types.is_numeric_dtype(like) else column.astype(str)
+
+
+def changes_of(sets: list[str], supply: Path | None, spec: Spec, problem: Problem) -> dict[str, str | pd.Series]:
+    """The changes of `scenario` from NAME=VALUE texts and a file with another path of supply."""
+    changes: dict[str, str | pd.Series] = {}
+    for text in sets:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise CalibrationError(f"--set {text!r} has no NAME=VALUE: give one such as supply=-10%")
+        if name in changes:
+            raise CalibrationError(f"--set names {name} twice: give one change of it")
+        changes[name] = value
+    if supply is not None:
+        column = getattr(problem.observation, "supply_column", None)
+        if column is None:
+            raise CalibrationError(f"--supply is given, but {type(problem.observation).__name__} has no supply: use --set")
+        rows = rows_of(supply, spec, problem)
+        if column not in rows or column in changes:
+            what = "is set twice" if column in changes else f"is not a column of {supply}"
+            raise CalibrationError(f"{column} {what}: give its path in the file, and nothing else of it")
+        changes[column] = rows[column]
+    return changes
+
+
 def compare_runs(paths: list[Path], origins: int) -> Comparison:
     """Compare runs by name of their directories."""
     runs = {path.resolve().name: read(path) for path in paths}

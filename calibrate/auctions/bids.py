@@ -138,6 +138,20 @@ class Bids(Observation):
 
         return {**self.quantities(equilibrium, params, inputs), **seller_and_winner(params, inputs)}
 
+    @property
+    def levers(self):
+        return tuple(dict.fromkeys((*self.covariates, BIDDERS, self.reserve or "reserve")))
+
+    def counterfactual(self, params, inputs, intervention, solve):
+        from walras.calibrate.auctions.scenarios import counterfactual  # which knows this class
+
+        return counterfactual(self, params, inputs, intervention)
+
+    def outcomes(self, world, table):
+        from walras.calibrate.auctions.scenarios import outcomes
+
+        return {}, outcomes(world)
+
     def statistics(self, tables, inputs):
         logs = tables[..., 0]
         rank, auction = np.asarray(inputs["rank"]), np.asarray(inputs["auction"])

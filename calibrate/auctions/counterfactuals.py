@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from jax.scipy.special import ndtr, ndtri
+from jaxtyping import Array, Float
 from numpyro import handlers
 
 from walras.calibrate.auctions.bids import Bids
@@ -19,6 +21,7 @@ from walras.calibrate.errors import CalibrationError
 from walras.calibrate.problem import Problem
 from walras.model import FirstPriceAuction
 from walras.model.auctions.values import inverse
+from walras.model.equilibrium import Status, first_failure
 
 # Over the scale of an auction, which the seller does not know: exact for polynomials of the log scale up to the 29th.
 _SCORES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
@@ -112,23 +115,41 @@ def _reserves(values, problem: Problem, binding: bool) -> np.ndarray:
 
 def _curve(reserves, numbers, seller_value, binding, params):
     """Revenue and the probability of a sale, each (numbers, reserves)."""
+    sale = jax.vmap(lambda reserve, number: sale_of(params, number, reserve, binding, seller_value), (0, None))
+    found = jax.vmap(sale, (None, 0))(jnp.asarray(reserves), jnp.asarray(numbers))
+    return found.revenue, found.sold
+
+
+class Sale(NamedTuple):
+    """What a seller expects of an auction (money), the probability of a sale, and whether auctions of all scales are solved."""
+
+    revenue: Float[Array, ""]
+    sold: Float[Array, ""]
+    status: Status
+
+
+def sale_of(params, number, reserve, binding: bool, seller_value=0.0) -> Sale:
+    """The sale to a number of bidders at a reserve, over the scale of the auction, which the seller does not know.
+
+    `params` with `location`, as `drawn` gives them; where the data's reserve is `binding`, it is the unit of money.
+    """
     quantile = jnp.vectorize(values_of(params))
     scales = jnp.exp(params["location"] + params["auction_spread"] * jnp.asarray(_SCORES))
     # With a binding reserve, 1, bidders' values are those above it: of all values this share.
     above = ndtr(-inverse(quantile, -jnp.log(scales), -_FARTHEST, _FARTHEST)) if binding else jnp.ones_like(scales)
 
-    def at(number, reserve, scale, share):
+    def at(scale, share):
         def values(u):
             # 1 − share + share u would round to 1, of which no value is finite
             score = -ndtri(share * (1.0 - u)) if binding else ndtri(u)
             return scale * jnp.exp(quantile(score))
 
         found = FirstPriceAuction(values, number, params["risk"], reserve).solve(throw=False)
-        return found.expected_revenue(seller_value), found.sale_probability
+        return found.expected_revenue(seller_value), found.sale_probability, found.status
 
-    over = jax.vmap(jax.vmap(jax.vmap(at, (None, None, 0, 0)), (None, 0, None, None)), (0, None, None, None))
-    earned, sold = over(jnp.asarray(numbers), jnp.asarray(reserves), scales, above)
-    return earned @ jnp.asarray(_WEIGHTS), sold @ jnp.asarray(_WEIGHTS)
+    earned, sold, status = jax.vmap(at)(scales, above)
+    weights, failed = jnp.asarray(_WEIGHTS), ~jnp.all(status == Status.solved)
+    return Sale(earned @ weights, sold @ weights, first_failure((failed, Status.not_finite)))
 
 
 def _table(earned, sold, reserves, numbers) -> pd.DataFrame:

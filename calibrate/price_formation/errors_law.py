@@ -65,13 +65,30 @@ class SeriesErrors(Law):
 
     def sample(self, key, sample_shape=()):
         shocks = self._errors(0.0, 1.0).sample(key, (*sample_shape, self.mean_price.size))
-        decay = self._decay(jnp.arange(self.mean_price.size) - 1)
+        prices = jax.vmap(self.replay)(shocks.reshape(-1, self.mean_price.size))
+        return prices.reshape(*shocks.shape, 1)
 
+    def shocks(self, key, value):
+        """The standardised innovations (rows,). A row without a price has what its error decays to, and none."""
+        observed = ~jnp.isnan(value[:, 0])
+        error = jnp.where(observed, value[:, 0] - self.mean_price, 0.0)
+
+        def advance(before, row):
+            error, kept, observed = row
+            error = jnp.where(observed, error, kept * before)
+            return error, (error - kept * before) / (self.scale * jnp.sqrt(1.0 - kept**2))
+
+        return jax.lax.scan(advance, jnp.zeros(()), (error, self._row_decay, observed))[1]
+
+    def replay(self, shocks):
         def advance(error, row):
             shock, kept = row
             error = kept * error + self.scale * jnp.sqrt(1.0 - kept**2) * shock
             return error, error
 
-        draw = lambda path: self.mean_price + jax.lax.scan(advance, jnp.zeros(()), (path, decay))[1]  # noqa: E731
-        prices = jax.vmap(draw)(shocks.reshape(-1, decay.size)).reshape(shocks.shape)
-        return prices[..., None]
+        return (self.mean_price + jax.lax.scan(advance, jnp.zeros(()), (shocks, self._row_decay))[1])[:, None]
+
+    @property
+    def _row_decay(self):
+        """What remains of the error of the row before, observed or not."""
+        return self._decay(jnp.arange(self.mean_price.size) - 1)

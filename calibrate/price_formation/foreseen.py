@@ -10,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from walras.calibrate.errors import CalibrationError
+from walras.calibrate.intervention import World
 from walras.calibrate.price_formation.integrated_path import IntegratedPath
 from walras.calibrate.price_formation.prices import Prices, centred, reliability
 from walras.calibrate.price_formation.supply_paths import PROCESSES, path_root
@@ -106,6 +107,31 @@ class ForeseenPrices(Prices):
         mean, root = self._path(params, inputs)
         response = jax.jacfwd(lambda supply: solve({**inputs, "supply": supply}).price)(mean)
         return {**inputs, "supply": mean, "supply_root": root, "response": response}
+
+    def counterfactual(self, params, inputs, intervention, solve):
+        """Agents foresee the whole path that an intervention makes of supply; steps without a row stay as they are."""
+        if intervention.surprise:
+            raise CalibrationError("surprise is True, but agents of this market foresee supply: use a stationary market")
+        params, change = intervention.parameters(params), self.supply_change(intervention)
+        inputs = {**inputs, "demand": inputs["demand"] + intervention.shift(self.demand)}
+        if change is not None:
+            inputs = self._supplied(inputs, change, intervention)
+        if "response" in inputs:
+            response = jax.jacfwd(lambda supply: solve(params, {**inputs, "supply": supply}).price)(inputs["supply"])
+            inputs = {**inputs, "response": response}
+        equilibrium = solve(params, inputs)
+        return World(params, inputs, equilibrium, self.law(equilibrium, params, inputs))
+
+    def _supplied(self, inputs, change, intervention):
+        """Inputs in which supply has changed; what is consumed, the mean of the column, has not."""
+        rows = inputs["step"]
+        mean = 0.0 if self.supply == "latent" else float(np.nanmean(self.quantity(intervention.data)))
+        factor = jnp.ones(inputs["supply"].shape).at[rows].set(change.factor)
+        offset = jnp.zeros_like(factor).at[rows].set((jnp.asarray(change.factor) - 1.0) * mean + change.offset)
+        found = {**inputs, "supply": factor * inputs["supply"] + offset}
+        if "supply_root" in inputs:
+            found["supply_root"] = factor[:, None] * inputs["supply_root"]
+        return found
 
     def _path(self, params, inputs):
         """The mean (steps,) of supply in each step and the root (steps, variables) of its covariance, given measurements."""

@@ -65,26 +65,32 @@ class IntegratedPath(Law):
         return left_out(seen, inverse @ error, jnp.diagonal(inverse))
 
     def _simulate(self, key):
-        """A draw of the path (steps,), less its mean, and of the price (rows,)."""
         path_key, noise_key = jax.random.split(key)
-        path = self.path_root @ jax.random.normal(path_key, self.path_root.shape[1:])
-        error = jnp.linalg.cholesky(self.noise) @ jax.random.normal(noise_key, self.mean_price.shape)
-        return path, self.mean_price + self.response @ path + error
+        path = jax.random.normal(path_key, self.path_root.shape[1:])
+        return path, jax.random.normal(noise_key, self.mean_price.shape)
 
     def sample(self, key, sample_shape=()):
-        return repeated(lambda k: self._simulate(k)[1][:, None], key, sample_shape)
+        return repeated(lambda k: self.replay(self._simulate(k)), key, sample_shape)
 
-    def _draw(self, key, value):
-        """A draw of the path (steps,) and the price (rows,) given the observations: a simulation, then corrected."""
-        path, price = self._simulate(key)
+    def shocks(self, key, value):
+        """Standard normals of the path (variables,) and of the errors (rows,): a simulation, then corrected."""
+        path, error = self._simulate(key)
         seen, _, root, _ = self._whitened(value)
-        missed = cho_solve((root, True), jnp.where(seen, value[:, 0] - price, 0.0))
-        path = path + self.path_root @ (self.path_root.T @ (self.response.T @ missed))
-        return self.path_mean + path, price + self._covariance() @ missed
+        missed = cho_solve((root, True), jnp.where(seen, value[:, 0] - self.replay((path, error))[:, 0], 0.0))
+        path = path + self.path_root.T @ (self.response.T @ missed)
+        return path, error + self._noise_root.T @ missed
+
+    def replay(self, shocks):
+        path, error = shocks
+        return (self.mean_price + self.response @ (self.path_root @ path) + self._noise_root @ error)[:, None]
+
+    @property
+    def _noise_root(self):
+        return jnp.linalg.cholesky(self.noise)
 
     def reconstruct(self, key, value):
         """A draw of the path (steps,) given the observations."""
-        return {"supply_path": self._draw(key, value)[0]}
+        return {"supply_path": self.path_mean + self.path_root @ self.shocks(key, value)[0]}
 
     def complete(self, key, value):
-        return jnp.where(jnp.isnan(value), self._draw(key, value)[1][:, None], value)
+        return jnp.where(jnp.isnan(value), self.replay(self.shocks(key, value)), value)

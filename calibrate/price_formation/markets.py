@@ -13,42 +13,76 @@ from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.price_formation.stochastic import StochasticPrices
 from walras.calibrate.price_formation.trading_days import TradingDays
 from walras.calibrate.prior import Parameter, Prior
-from walras.calibrate.registry import Market
+from walras.calibrate.registry import Market, Structure
 from walras.model import LinearDemand, PriceFormation, Quadratic, RandomSupply, StationaryMarket
 
 
-def foreseen(params, inputs):
-    """One finite game: ϖ = level + trend (T/2 − t) − cQ − η∫ₜᵀ(X̄ − x̄₀); γ only scales the target and is 1."""
-    c, eta = params["trading_cost"], params["holding_cost"]
+def finite_structure(params, inputs):
+    """The target of holding κ, from the first mean position, and the price at the end, for the price's level and trend."""
+    trend, rest = params["price_trend"], _without(params, "price_level", "price_trend")
+    final_price = params["price_level"] - trend * inputs["horizon"] / 2
+    return {**rest, "holding_target": trend / params["holding_cost"], "final_price": final_price}
+
+
+def solve_foreseen(structure, inputs):
+    """One finite game: ϖ = final price + ηκ (T − t) − cQ − η∫ₜᵀ(X̄ − x̄₀); γ only scales the target and is 1.
+
+    What a unit left at the end is worth cannot be told from one game: the final price is as it is, whatever is supplied.
+    """
     horizon, supply = inputs["horizon"], inputs["supply"]
     moved = jnp.sum(supply) * horizon / supply.size
-    final_price = params["price_level"] - params["price_trend"] * horizon / 2
-    market = PriceFormation(
-        c, holding=Quadratic(eta, params["price_trend"] / eta), terminal=Quadratic(1.0, moved + final_price)
-    )
-    return market.solve(supply, horizon=horizon)
+    holding = Quadratic(structure["holding_cost"], structure["holding_target"])
+    terminal = Quadratic(1.0, moved + structure["final_price"])
+    return PriceFormation(structure["trading_cost"], holding=holding, terminal=terminal).solve(supply, horizon=horizon)
+
+
+def foreseen(params, inputs):
+    """One finite game: ϖ = level + trend (T/2 − t) − cQ − η∫ₜᵀ(X̄ − x̄₀)."""
+    return solve_foreseen(finite_structure(params, inputs), inputs)
+
+
+def days_structure(params, inputs):
+    """As of one game; (days,) where days have their own. How far days differ is told by what they are."""
+    rest = _without(params, *(f"{name}_spread" for name in inputs["by_day"]))
+    return finite_structure({**rest, **inputs["by_day"]}, inputs)
+
+
+def solve_days(structure, inputs):
+    """One foreseen game for each day."""
+    supply = inputs["supply"]
+    names = ("trading_cost", "holding_cost", "holding_target", "final_price")
+    own = {name: jnp.broadcast_to(structure[name], supply.shape[:1]) for name in names}
+    return jax.vmap(lambda own, supply: solve_foreseen(own, {"supply": supply, "horizon": inputs["horizon"]}))(own, supply)
 
 
 def trading_days(params, inputs):
     """One foreseen game for each day, with parameters of its own where `by_day` has them."""
+    return solve_days(days_structure(params, inputs), inputs)
 
-    def one(supply, own):
-        return foreseen({**params, **own}, {"supply": supply, "horizon": inputs["horizon"]})
 
-    return jax.vmap(one)(inputs["supply"], inputs["by_day"])
+def random_structure(params, inputs):
+    """As of a foreseen game, with the target ζ of the end; what is consumed is the mean of supply."""
+    found = finite_structure(params, inputs)
+    target = found["final_price"] / params["terminal_cost"]
+    return {**_without(found, "final_price"), "terminal_target": target, "consumption": params["supply_mean"]}
+
+
+def solve_random(structure, inputs):
+    """One finite game whose supply agents do not foresee; what moves the price is supply less what is consumed."""
+    holding = Quadratic(structure["holding_cost"], structure["holding_target"])
+    terminal = Quadratic(structure["terminal_cost"], structure["terminal_target"])
+    market = PriceFormation(structure["trading_cost"], holding=holding, terminal=terminal)
+    supply = _supply(structure, inputs, structure["supply_mean"] - structure["consumption"])
+    return market.solve(supply, horizon=inputs["horizon"], steps=inputs["gap"].size)
 
 
 def random_supply(params, inputs):
     """One finite game whose supply agents do not foresee; net supply has mean zero, what is consumed being its mean."""
-    c, eta, gamma = params["trading_cost"], params["holding_cost"], params["terminal_cost"]
-    holding = Quadratic(eta, params["price_trend"] / eta)
-    final_price = params["price_level"] - params["price_trend"] * inputs["horizon"] / 2
-    market = PriceFormation(c, holding=holding, terminal=Quadratic(gamma, final_price / gamma))
-    return market.solve(_supply(params, inputs, 0.0), horizon=inputs["horizon"], steps=inputs["gap"].size)
+    return solve_random(random_structure(params, inputs), inputs)
 
 
-def stationary(params, inputs):
-    """Discounting agents, stocks that depreciate, elastic consumption, in coordinates that prices can identify.
+def stationary_structure(params, inputs):
+    """Costs, demand and the target of holding, for coordinates that prices can identify.
 
     `price_impact` c/(1 + c d₁) is what a unit of surprise supply does to the price before stocks respond, `absorption`
     c d₁/(1 + c d₁) the share of it that consumers take at once; c and d₁ follow. A mean stock, demand's intercept d₀ and
@@ -58,13 +92,37 @@ def stationary(params, inputs):
     impact, absorbed = params["price_impact"], params["absorption"]
     c, slope = impact / (1.0 - absorbed), absorbed / impact
     eta, delta, level, r = params["holding_cost"], params["depreciation"], params["price_level"], params["discount"]
-    supply = _supply(params, inputs, params["supply_mean"])
-    stock = supply.mean * inputs["period"]
-    intercept = supply.mean + slope * level - delta * stock
+    mean = params["supply_mean"]
+    stock = mean * inputs["period"]
     costate = level + c * delta * stock
-    centre = stock + (r + delta) * costate / eta
-    market = StationaryMarket(c, Quadratic(eta, centre), discount=r, depreciation=delta, demand=LinearDemand(intercept, slope))
-    return market.solve(supply)
+    return {
+        **_without(params, "price_level", "price_impact", "absorption"),
+        "trading_cost": c,
+        "demand_slope": slope,
+        "demand_intercept": mean + slope * level - delta * stock,
+        "holding_target": stock + (r + delta) * costate / eta,
+    }
+
+
+def solve_stationary(structure, inputs):
+    """Discounting agents, stocks that depreciate, elastic consumption."""
+    market = StationaryMarket(
+        structure["trading_cost"],
+        Quadratic(structure["holding_cost"], structure["holding_target"]),
+        discount=structure["discount"],
+        depreciation=structure["depreciation"],
+        demand=LinearDemand(structure["demand_intercept"], structure["demand_slope"]),
+    )
+    return market.solve(_supply(structure, inputs, structure["supply_mean"]))
+
+
+def stationary(params, inputs):
+    """Discounting agents, stocks that depreciate, elastic consumption, in coordinates that prices can identify."""
+    return solve_stationary(stationary_structure(params, inputs), inputs)
+
+
+def _without(params, *names):
+    return {name: value for name, value in params.items() if name not in names}
 
 
 def _supply(params, inputs, mean):
@@ -183,6 +241,7 @@ FORESEEN = Market(
     summary="one finite game with quadratic costs; agents foresee supply",
     finite=True,
     affine=True,
+    structure=Structure(finite_structure, solve_foreseen),
 )
 RANDOM_SUPPLY = Market(
     "random_supply",
@@ -191,6 +250,7 @@ RANDOM_SUPPLY = Market(
     StochasticPrices,
     summary="one finite game with quadratic costs; supply is an unforeseen Ornstein–Uhlenbeck process",
     finite=True,
+    structure=Structure(random_structure, solve_random),
 )
 STATIONARY = Market(
     "stationary",
@@ -198,6 +258,7 @@ STATIONARY = Market(
     _stationary_parameters,
     StochasticPrices,
     summary="discounting agents, depreciating stocks, elastic consumers; supply is an Ornstein–Uhlenbeck process",
+    structure=Structure(stationary_structure, solve_stationary),
 )
 TRADING_DAYS = Market(
     "trading_days",
@@ -206,4 +267,5 @@ TRADING_DAYS = Market(
     TradingDays,
     summary="one foreseen game with quadratic costs for each day of a panel, such as electricity with storage",
     finite=True,
+    structure=Structure(days_structure, solve_days),
 )

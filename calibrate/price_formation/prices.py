@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from walras.calibrate.errors import CalibrationError
+from walras.calibrate.intervention import Change, Intervention
 from walras.calibrate.observation import Observation
 from walras.calibrate.price_formation.errors_law import SeriesErrors
 from walras.calibrate.prior import Parameter, Prior
@@ -68,6 +69,20 @@ class Prices(Observation):
     @property
     def covariates(self) -> tuple[str, ...]:
         return self.demand
+
+    @property
+    def levers(self) -> tuple[str, ...]:
+        return (*self.covariates, self.supply_column)
+
+    def supply_change(self, intervention: Intervention) -> Change | None:
+        """What becomes of supply, if anything. Raises `CalibrationError` for a multiple of a supply that has no level."""
+        change = intervention.changes.get(self.supply_column)
+        if change is not None and self.supply == "latent" and np.any(np.asarray(change.factor) != 1.0):
+            raise CalibrationError(
+                f"{self.supply_column} is set to a multiple or to values: prices alone cannot tell the level of a latent "
+                "supply, give a difference such as +0.5, in its standard deviations"
+            )
+        return change
 
     def period(self, frame: pd.DataFrame) -> float:
         """The length of one observation period: the smallest spacing of the rows."""

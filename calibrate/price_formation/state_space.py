@@ -10,6 +10,7 @@ u at the period's end. Everything is linear and Gaussian, so a Kalman filter giv
 densities, and (through its derivative) the posterior of the path. Gaps in the calendar move the state by elapsed time.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from walras.calibrate.law import Law, left_out, repeated
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _CROWDING = 3
+_ROUNDING = 1e-13  # of a variance: what is left of it after what others explain, if less, is rounding
 
 
 class Dynamics(NamedTuple):
@@ -110,6 +112,14 @@ def stationary_covariance(dynamics: Dynamics) -> Float[Array, "3 3"]:
             jnp.stack([supply_error, position_error, dynamics.error_scale**2]),
         ]
     )
+
+
+class Shocks(NamedTuple):
+    """Independent standard normals behind a path: of the first state, of each period's moves, and of its measurements."""
+
+    start: Float[Array, "3"]
+    moves: Float[Array, "rows 5"]
+    errors: Float[Array, "rows 2"]
 
 
 class StateSpace(Law):
@@ -208,48 +218,76 @@ class StateSpace(Law):
 
         return jax.lax.scan(advance, start, (self.gap, innovations + self.shift))[1]
 
-    def _simulate(self, key):
-        """A draw of the paths z (rows, 5) and of the observations (rows, 2)."""
-        start_key, shock_key, noise_key = jax.random.split(key, 3)
-        start = _root(self.initial) @ jax.random.normal(start_key, (3,))
-        shocks = self._by_gap(jax.vmap(_root)(self.covariances), jax.random.normal(shock_key, (self.gap.size, 5)))
-        z = self._path(start, shocks)
-        noise = jnp.sqrt(self.noise)[None] * jax.random.normal(noise_key, self.means.shape)
-        return z, self._observe(z) + self.means + noise
+    def _simulate(self, key) -> Shocks:
+        keys = jax.random.split(key, 3)
+        shapes = (3,), (self.gap.size, 5), self.means.shape
+        return Shocks(*(jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True)))
+
+    def paths(self, shocks: Shocks) -> Float[Array, "rows 5"]:
+        """The z of every row, without means."""
+        innovations = self._by_gap(jax.vmap(_root)(self.covariances), shocks.moves)
+        return self._path(_root(self.initial) @ shocks.start, innovations)
+
+    def table(self, z: Float[Array, "rows 5"], shocks: Shocks) -> Float[Array, "rows 2"]:
+        """The observations of paths."""
+        return self._observe(z) + self.means + jnp.sqrt(self.noise)[None] * shocks.errors
+
+    def replay(self, shocks):
+        return self.table(self.paths(shocks), shocks)
 
     def sample(self, key, sample_shape=()):
-        return repeated(lambda k: self._simulate(k)[1], key, sample_shape)
+        return repeated(lambda k: self.replay(self._simulate(k)), key, sample_shape)
 
-    def smooth(self, value: Float[Array, "rows 2"]) -> Float[Array, "rows 5"]:
-        """E[z | observations]: an innovation's posterior mean is its covariance times the score of the likelihood."""
+    def _scores(self, value):
+        """The derivatives of the likelihood in the innovations (rows, 5) and in the first state (3,)."""
 
         def log_likelihood(nudge, start):
             return jnp.sum(self._filter(value, nudge.at[0].add(self.maps[self.gap[0]] @ start))[2])
 
-        zeros = jnp.zeros((self.gap.size, 5)), jnp.zeros(3)
-        score, start_score = jax.grad(log_likelihood, argnums=(0, 1))(*zeros)
-        innovations = self._by_gap(self.covariances, score)
-        return self._path(self.initial @ start_score, innovations)
+        return jax.grad(log_likelihood, argnums=(0, 1))(jnp.zeros((self.gap.size, 5)), jnp.zeros(3))
 
-    def _draw(self, key, value):
-        """A draw of the paths z (rows, 5), without means, and of the table (rows, 2) given the observations.
+    def smooth(self, value: Float[Array, "rows 2"]) -> Float[Array, "rows 5"]:
+        """E[z | observations]: an innovation's posterior mean is its covariance times the score of the likelihood."""
+        score, start_score = self._scores(value)
+        return self._path(self.initial @ start_score, self._by_gap(self.covariances, score))
 
-        A simulated path plus the smoothed path of what it leaves unexplained (Durbin–Koopman).
+    def shocks(self, key, value) -> Shocks:
+        """Simulated shocks, corrected by the posterior means of what they leave unexplained (Durbin–Koopman).
+
+        Those of an entry that is not observed, or is observed without error, say nothing.
         """
-        path, simulated = self._simulate(key)
-        # The difference of two paths has neither means nor shifts: put them back before smoothing, and out after.
+        drawn = self._simulate(key)
+        # The difference of two paths has neither means nor shifts: put them back for smoothing.
         shifts = self._path(jnp.zeros(3), jnp.zeros((self.gap.size, 5)))
-        unexplained = value - simulated + self.means + self._observe(shifts)
-        correction = self.smooth(unexplained) - shifts
-        return path + correction, simulated + self._observe(correction)
+        unexplained = value - self.replay(drawn) + self.means + self._observe(shifts)
+        score, start_score = self._scores(unexplained)
+        start = drawn.start + _root(self.initial).T @ start_score
+        moves = drawn.moves + self._by_gap(jax.vmap(_root)(self.covariances).mT, score)
+        found = drawn._replace(start=start, moves=moves)
+        left = value - self._observe(self.paths(found)) - self.means
+        told = ~jnp.isnan(value) & (self.noise > 0)[None]
+        scale = jnp.sqrt(jnp.where(self.noise > 0, self.noise, 1.0))[None]
+        return found._replace(errors=jnp.where(told, left / scale, drawn.errors))
 
     def reconstruct(self, key, value):
         """A draw of the supply rate (rows,) of each period given the observations."""
-        path, _ = self._draw(key, value)
-        return {"supply_path": path[:, 3] + self.means[:, 1]}
+        return {"supply_path": self.paths(self.shocks(key, value))[:, 3] + self.means[:, 1]}
 
     def complete(self, key, value):
-        return jnp.where(jnp.isnan(value), self._draw(key, value)[1], value)
+        return jnp.where(jnp.isnan(value), self.replay(self.shocks(key, value)), value)
+
+    def steered(self, wanted: Float[Array, " rows"]) -> Float[Array, "rows 5"]:
+        """The likeliest change of the paths by which the mean of Q changes as `wanted` in each period (NaN: as it may).
+
+        An intervention on supply, of which its shocks tell nothing else: the price's error and the first position stay.
+        """
+        apart = jnp.array([1.0, 1.0, 0.0, 1.0, 1.0])
+        covariances = self.covariances * jnp.outer(apart, apart)[None]
+        initial = jnp.zeros((3, 3)).at[0, 0].set(self.initial[0, 0])
+        loadings = jnp.zeros((1, 2, 5)).at[0, 0, 2].set(1.0).at[0, 1, 3].set(1.0)
+        none = jnp.zeros((self.gap.size, 5))
+        law = StateSpace(self.maps, covariances, self.gap, none, loadings, jnp.zeros_like(self.means), jnp.zeros(2), initial)
+        return law.smooth(jnp.stack([jnp.full_like(wanted, jnp.nan), wanted], axis=1))
 
     def _by_gap(self, matrices, vectors):
         """Each row's vector (rows, 5) times the matrix (gaps, 5, 5) of its gap."""
@@ -260,6 +298,27 @@ class StateSpace(Law):
 
 
 def _root(covariance):
-    """A square root of a covariance that may be singular (a component without noise)."""
-    values, vectors = jnp.linalg.eigh(covariance)
-    return vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]
+    """A square root of the covariance of (Q, X̄, u) or z, which may be singular (a component without noise).
+
+    Cholesky's, in the order Q, mean Q, u, X̄, mean X̄: laws with the same supply then make the same of the same shocks.
+    """
+    size = covariance.shape[0]
+    order = jnp.array([0, 2, 1] if size == 3 else [0, 3, 2, 1, 4])
+    ordered, root = covariance[order][:, order], jnp.zeros_like(covariance)
+    for column in range(size):
+        rest = ordered[:, column] - root @ root[column]
+        told = rest[column] > _ROUNDING * ordered[column, column]
+        root = root.at[:, column].set(jnp.where(told, rest / jnp.sqrt(jnp.where(told, rest[column], 1.0)), 0.0))
+    return jnp.zeros_like(root).at[order].set(root)
+
+
+class Steered:
+    """A `StateSpace` in which supply Q̄ (mean of a period, gross) is made to be `change(Q̄)`; agents learn of it as it comes."""
+
+    def __init__(self, law: StateSpace, change: Callable):
+        self.law, self.change = law, change
+
+    def replay(self, shocks: Shocks) -> Float[Array, "rows 2"]:
+        paths = self.law.paths(shocks)
+        supply = paths[:, 3] + self.law.means[:, 1]
+        return self.law.table(paths + self.law.steered(self.change(supply) - supply), shocks)

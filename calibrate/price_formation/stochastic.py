@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from walras.calibrate.errors import CalibrationError
+from walras.calibrate.intervention import World
 from walras.calibrate.price_formation.prices import Prices, centred, effects, names, reliability
 from walras.calibrate.price_formation.state_space import (
     Dynamics,
     StateSpace,
+    Steered,
     decayed,
     stationary_covariance,
     transitions,
@@ -155,6 +157,30 @@ class StochasticPrices(Prices):
             noise=jnp.stack([price_noise, supply_noise]),
             initial=stationary_covariance(dynamics) if settled else _known_position(dynamics),
         )
+
+    def counterfactual(self, params, inputs, intervention, solve):
+        """Agents know the supply process that an intervention makes, as if it had always been so.
+
+        A multiple or a difference is one of the process: of its mean, spread and shifters. With `surprise`, and where supply
+        takes a path of its own, they expect what they did, and learn each period's supply as it comes; the stock of the first
+        row is then as it was.
+        """
+        params, change = intervention.parameters(params), self.supply_change(intervention)
+        unforeseen = change is not None and (intervention.surprise or change.path)
+        if intervention.surprise and change is None:
+            raise CalibrationError(f"surprise is True, but {self.supply_column} is not set: only supply can surprise agents")
+        if change is not None and not unforeseen:
+            params = {**params, "supply_mean": change(params["supply_mean"])}
+            scaled = [name for name in ("supply_sd", "supply_effect") if name in params]
+            params |= {name: change.factor * params[name] for name in scaled}
+        inputs = {
+            **inputs,
+            "demand": inputs["demand"] + intervention.shift(self.demand),
+            "instruments": inputs["instruments"] + intervention.shift(self.instruments),
+        }
+        equilibrium = solve(params, inputs)
+        law = self.law(equilibrium, params, inputs)
+        return World(params, inputs, equilibrium, Steered(law, change) if unforeseen else law)
 
     def quantities(self, equilibrium, params, inputs):
         """The price's response to a surprise in supply; in a stationary market also costs, demand, and elasticities.

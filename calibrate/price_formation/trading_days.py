@@ -114,6 +114,13 @@ class TradingDays(Prices):
                 own[name] = numpyro.deterministic(f"{name}_by_day", params[name] * jnp.exp(spread * standard))
         return {**inputs, "by_day": own}
 
+    def counterfactual(self, params, inputs, intervention, solve):
+        """Agents foresee what an intervention makes of each day's supply; what meets the day's mean stays as it is."""
+        if intervention.surprise:
+            raise CalibrationError("surprise is True, but agents of this market foresee each day's supply: leave it out")
+        moved = intervention.shift((self.supply_column,)).reshape(inputs["supply"].shape)
+        return super().counterfactual(params, {**inputs, "supply": inputs["supply"] + moved}, intervention, solve)
+
     def law(self, equilibrium, params, inputs):
         return self.errors_around(equilibrium.price.reshape(-1), params, inputs["elapsed"])
 

@@ -10,7 +10,7 @@ import numpy as np
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.price_formation.markets import Scales, impact_prior, level_prior
 from walras.calibrate.prior import Parameter, Prior
-from walras.calibrate.registry import Market
+from walras.calibrate.registry import Market, Structure
 from walras.model import Diffusion, DoubleWell, PriceFormation, Quadratic
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
@@ -19,20 +19,30 @@ _SAMPLED = Diffusion(tolerance=1e-6, substeps=1)
 _GENEROUS = Diffusion(tolerance=1e-3, substeps=1, points=320)
 
 
-def double_well(params, inputs, solver):
+def wells_structure(params, inputs):
+    """The target ζ of the end for the price's level there."""
+    supply, rest = inputs["supply"], {name: value for name, value in params.items() if name != "price_level"}
+    moved = jnp.sum(supply) * inputs["horizon"] / supply.size
+    return {**rest, "terminal_target": moved + params["price_level"] / params["terminal_cost"]}
+
+
+def solve_wells(structure, inputs, solver):
     """One finite game of agents between two wells, uniformly spread at first and hit by noise of their own."""
-    supply, horizon = inputs["supply"], inputs["horizon"]
-    moved = jnp.sum(supply) * horizon / supply.size
-    centre, half = params["well_centre"], params["well_distance"] / 2
-    gamma = params["terminal_cost"]
+    centre, half = structure["well_centre"], structure["well_distance"] / 2
     market = PriceFormation(
-        params["trading_cost"],
-        holding=DoubleWell(params["well_strength"], centre - half, centre + half),
-        terminal=Quadratic(gamma, moved + params["price_level"] / gamma),
-        noise=params["agent_noise"],
+        structure["trading_cost"],
+        holding=DoubleWell(structure["well_strength"], centre - half, centre + half),
+        terminal=Quadratic(structure["terminal_cost"], structure["terminal_target"]),
+        noise=structure["agent_noise"],
     )
-    first = params["population_spread"] * jnp.asarray(_NODES)
-    return market.solve(supply, horizon=horizon, initial=(first, _WEIGHTS / 2), solver=solver, throw=False)
+    first = structure["population_spread"] * jnp.asarray(_NODES)
+    horizon, initial = inputs["horizon"], (first, _WEIGHTS / 2)
+    return market.solve(inputs["supply"], horizon=horizon, initial=initial, solver=solver, throw=False)
+
+
+def double_well(params, inputs, solver):
+    """One finite game of agents between two wells, in coordinates that prices can identify."""
+    return solve_wells(wells_structure(params, inputs), inputs, solver)
 
 
 def _parameters(observation, frame):
@@ -82,4 +92,5 @@ DOUBLE_WELL = Market(
     summary="one finite game of agents who prefer either of two positions; agents foresee supply",
     finite=True,
     solver=lambda solve_draws: _SAMPLED.fitted_to(solve_draws(_GENEROUS)),
+    structure=Structure(wells_structure, solve_wells),
 )

@@ -83,10 +83,25 @@ class ReturnsAndVolume(Law):
         # Given the returns, volumes are independent.
         return self._volume_log_densities(value[..., 0], self.deviations(value[..., 1]))
 
+    def shocks(self, key, value):
+        """w and u in each row; u is drawn where volume is not seen."""
+        volume, returns = value[:, 0], value[:, 1]
+        deviation = self.deviations(returns)
+        expected = self.drift - self.feedback * jnp.concatenate([jnp.zeros(1), deviation[:-1]])
+        shocks = jnp.where(jnp.isnan(returns), 0.0, (returns - expected) / self.volatility)
+        noises = (volume - self.mean_log_volume(deviation)) / self.noise
+        return shocks, jnp.where(jnp.isnan(volume), jax.random.normal(key, volume.shape), noises)
+
+    def replay(self, shocks):
+        return self._tabulated(*shocks, jnp.full(self.event_shape, jnp.nan))
+
     def complete(self, key, value):
         shock_key, noise_key = jax.random.split(key)
+        shape = self.event_shape[:1]
+        return self._tabulated(jax.random.normal(shock_key, shape), jax.random.normal(noise_key, shape), value)
+
+    def _tabulated(self, shocks, noises, value):
         rows = self.event_shape[0]
-        shocks, noises = jax.random.normal(shock_key, (rows,)), jax.random.normal(noise_key, (rows,))
 
         def forward(before, row):
             returned, shock, first = row

@@ -2,21 +2,46 @@
 
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 
 from walras.calibrate.prior import Parameter, Prior
-from walras.calibrate.registry import Market
+from walras.calibrate.registry import Market, Structure
 from walras.calibrate.trading_costs.volume import PriceAndVolume
 from walras.model import Status, TradingCosts
 
+_MOMENTS = ("volatility", "drift", "turnover", "reversion", "asymmetry")
 
-def trading_costs(params, inputs):
+
+def structure(params, inputs):
+    """The parameters of agents whose stationary market has the moments that are sampled."""
+    market = TradingCosts.matching(**{name: params[name] for name in _MOMENTS})
+    return {
+        **{name: value for name, value in params.items() if name not in _MOMENTS},
+        "trading_cost": market.trading_cost,
+        "risk_aversion_low": market.risk_aversion[0],
+        "risk_aversion_high": market.risk_aversion[1],
+        "endowment": market.endowment[0],
+        "payoff_volatility": market.payoff_volatility,
+    }
+
+
+def solve(structure, inputs):
     """Two agents who hedge against each other, in the long run; the supply is one, and its price before a change is one."""
-    names = ("volatility", "drift", "turnover", "reversion", "asymmetry")
-    market = TradingCosts.matching(**{name: params[name] for name in names})
+    market = TradingCosts(
+        jnp.stack([structure["risk_aversion_low"], structure["risk_aversion_high"]]),
+        structure["endowment"] * jnp.array([1.0, -1.0]),
+        structure["trading_cost"],
+        payoff_volatility=structure["payoff_volatility"],
+    )
     found = market.stationary(throw=False)
     # Without a positive volatility of the payoff no market has these moments, and returns would not reveal what agents trade.
     return replace(found, status=Status.where(market.payoff_volatility > 0, found.status, Status.volatility_not_positive))
+
+
+def trading_costs(params, inputs):
+    """Two agents who hedge against each other, in the long run, by the moments of their market."""
+    return solve(structure(params, inputs), inputs)
 
 
 def _parameters(observation: PriceAndVolume, frame):
@@ -53,4 +78,5 @@ TRADING_COSTS = Market(
     _parameters,
     PriceAndVolume,
     summary="two agents who hedge risks of their own at a quadratic cost, in the long run; their trading makes the volume",
+    structure=Structure(structure, solve),
 )

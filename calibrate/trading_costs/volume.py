@@ -183,6 +183,22 @@ class PriceAndVolume(Observation):
             noise=params["volume_noise"],
         )
 
+    def counterfactual(self, params, inputs, intervention, solve):
+        """Hedgers' volume is as large as their turnover becomes; the rest of volume, and the trend taken off, stay."""
+        more = solve(intervention.parameters(params), inputs).turnover / solve(params, inputs).turnover
+        share = params["hedging_share"]
+        total = 1.0 - share + share * more
+        moved = {**params, "hedging_share": share * more / total, "volume_level": params["volume_level"] + jnp.log(total)}
+        return super().counterfactual(moved, inputs, intervention, solve)
+
+    def outcomes(self, world, table):
+        series, figures = super().outcomes(world, table)
+        found = world.equilibrium
+        moments = {name: getattr(found, name) for name in ("turnover", "volatility", "reversion")}
+        first = {**moments, "drift": found.drift[0], "volume over its trend": jnp.nanmean(jnp.exp(table[:, 0]))}
+        # A share of a log's mean says nothing.
+        return series, {**first, **{name: value for name, value in figures.items() if not name.endswith("log_volume")}}
+
     def quantities(self, equilibrium, params, inputs):
         """The market's own parameters, in units of the whole supply and of its value."""
         market = equilibrium.market

@@ -202,6 +202,52 @@ def sensitivity(
 
 
 @app.command()
+def forecast(
+    path: Run,
+    periods: Annotated[int | None, typer.Option(help="How many further rows; 1 unless a file has them.")] = None,
+    future: Annotated[Path | None, typer.Option(help="A table of the rows to forecast: their times and covariates.")] = None,
+):
+    """Forecast the rows after the last, with bands, beside naive baselines; adds forecast.json to the run."""
+    _prepare()
+    from walras.calibrate import run
+    from walras.calibrate.forecasting import forecast_bands
+
+    specification, problem, tree = run.read(path)
+    rows = None if future is None else run.rows_of(future, specification, problem)
+    found = forecast_bands(problem, tree, rows, key=run.key_of(specification, 2), periods=periods)
+    written, console = found.save(path), Console()
+    for name in found.bands.index.unique("series"):
+        console.print(_frame_table(found.bands.loc[name], f"forecast of {name}"))
+    console.print(found.text, markup=False)
+    console.print(f"forecast: {written}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def scenario(
+    path: Run,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=2x, NAME=-10%, NAME=+0.5 or NAME=0.3; repeatable.")
+    ] = None,
+    supply: Annotated[Path | None, typer.Option(help="A table with times and another path of supply.")] = None,
+    surprise: Annotated[bool, typer.Option("--surprise", help="Agents do not expect the change of supply.")] = False,
+    label: Annotated[str | None, typer.Option(help="The end of the file's name; after the changes by default.")] = None,
+):
+    """What would have been: differences with bands, of the same draws and shocks; adds scenario-LABEL.json to the run."""
+    _prepare()
+    from walras.calibrate import run
+    from walras.calibrate.scenarios import scenario as find
+
+    specification, problem, tree = run.read(path)
+    changes = run.changes_of(set_ or [], supply, specification, problem)
+    found = find(problem, tree, changes, key=run.key_of(specification, 3), surprise=surprise, label=label)
+    written, console = found.save(path), Console()
+    moved = found.figures[found.figures["difference"] != 0.0][["baseline", "difference", "difference 5 %", "difference 95 %"]]
+    console.print(_frame_table(moved.set_axis(["baseline", "difference", "5 %", "95 %"], axis=1), "what differs"))
+    console.print(found.text, markup=False)
+    console.print(f"scenario: {written}", markup=False, soft_wrap=True)
+
+
+@app.command()
 def report(path: Run):
     """Write report.html of a run."""
     _prepare()
@@ -243,7 +289,7 @@ def _frame_table(frame, title: str) -> Table:
     for column in frame.columns:
         table.add_column(str(column), justify="right")
     for label, row in frame.iterrows():
-        table.add_row(str(label), *(_number(value) for value in row))
+        table.add_row(str(label).removesuffix(" 00:00:00"), *(_number(value) for value in row))
     return table
 
 
