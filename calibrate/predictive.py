@@ -9,7 +9,7 @@ from numpyro import handlers
 
 from walras.calibrate.compiling import quickly
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.law import log_densities
+from walras.calibrate.law import Law, log_densities
 from walras.calibrate.problem import Problem, solved
 from walras.calibrate.tree import observed_columns, to_tree
 
@@ -32,6 +32,11 @@ def _at(problem: Problem, values: dict):
     with handlers.trace() as trace:
         forward: tuple = program()
     return *forward, trace
+
+
+def law_at(problem: Problem, values: dict) -> Law:
+    """The law of the data at given values of the program's latent sites."""
+    return _at(problem, values)[2]
 
 
 def pointwise(problem: Problem, values: dict, key) -> dict:
@@ -60,15 +65,6 @@ def pointwise(problem: Problem, values: dict, key) -> dict:
     chains, draws = next(iter(values.values())).shape[:2]
     result = _over_draws(one, _flat(values), jax.random.split(key, chains * draws))
     return jax.tree.map(lambda array: array.reshape(chains, draws, *array.shape[1:]), result)
-
-
-def one_step_densities(problem: Problem, values: dict) -> np.ndarray:
-    """log one-step-ahead density of the first target at each draw and row, (chains · draws, rows); NaN where missing."""
-
-    def one(values):
-        return log_densities(_at(problem, values)[2].one_step_ahead(problem.observed), problem.observed[:, 0])
-
-    return _over_draws(one, _flat(values))
 
 
 def latent_values(problem: Problem, tree: xr.DataTree) -> dict[str, np.ndarray]:

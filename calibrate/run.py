@@ -158,13 +158,18 @@ def _quantiles(values: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean": values.mean(axis=1), "5 %": found[0], "25 %": found[1], "75 %": found[2], "95 %": found[3]}
 
 
-def compare_runs(paths: list[Path], origins: int) -> Comparison:
-    """Compare runs by name of their directories."""
+def compare_runs(paths: list[Path], **options) -> Comparison:
+    """Compare runs by name of their directories, and write compare.json in each. `options` are those of `rolling_scores`."""
     runs = {path.resolve().name: read(path) for path in paths}
     if len(runs) < len(paths):
         raise CalibrationError("two of the runs have the same directory name: rename one")
-    rolling = {}
-    for name, (spec, problem, _) in runs.items():
-        rolling[name] = rolling_scores(problem, build(spec)[1], key=key_of(spec), origins=origins)
     fits = {name: (problem, tree) for name, (_, problem, tree) in runs.items()}
-    return compare(fits, key=jax.random.key(0), origins=origins, rolling=rolling)
+    require_comparable({name: problem for name, (problem, _) in fits.items()})
+    rolling = {
+        name: rolling_scores(problem, build(spec)[1], key=key_of(spec), **options) for name, (spec, problem, _) in runs.items()
+    }
+    samplers = {name: build(spec)[1] for name, (spec, _, _) in runs.items()}
+    found = compare(fits, key=jax.random.key(0), sampler=samplers, rolling=rolling, **options)
+    for path in paths:
+        found.save(path)
+    return found
