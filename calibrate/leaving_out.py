@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from arviz_stats.base import array_stats
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from scipy.special import logsumexp
@@ -22,6 +23,7 @@ from walras.calibrate.samplers import NUTS, chains
 
 RELIABLE = 0.7  # the largest Pareto k of an estimate that is relied on (Vehtari et al., J. Mach. Learn. Res. 25 (2024))
 _MATCHED_DRAWS = 2000  # at most as many are moved: each iteration evaluates the posterior at all of them
+_WEIGHTED_DRAWS = 1000
 _TOGETHER = 50  # draws evaluated side by side
 
 
@@ -52,6 +54,19 @@ def _parts(tree, target, rows) -> xr.DataTree:
     density = tree["log_likelihood"].to_dataset()[[target]]
     kept = density.isel({density[target].dims[-1]: rows})
     return xr.DataTree.from_dict({"posterior": tree["posterior"].to_dataset(), "log_likelihood": kept})
+
+
+def weights_without(tree: xr.DataTree, rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """Smoothed importance weights (draws, rows), summing to one, that make draws those of the posterior without each row.
+
+    Of every so many of all draws, at most 1000 in total; the second value is that step.
+    """
+    (target,) = tree["log_likelihood"].data_vars
+    step = -(-tree["posterior"]["draw"].size * tree["posterior"]["chain"].size // _WEIGHTED_DRAWS)
+    density = tree["log_likelihood"][target].to_numpy()[..., rows]
+    flat = density.reshape(-1, rows.size)[::step]
+    # ArviZ takes log densities here, of which the weights are the inverses.
+    return np.exp(array_stats.psislw(flat.T, axis=-1)[0]).T, step
 
 
 def _match(problem, tree, parts, found, rows):

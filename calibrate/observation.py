@@ -21,6 +21,9 @@ class Observation(ABC):
     """
 
     targets: ClassVar[tuple[str, ...]]  # the columns that the law describes; scores are of the first
+    # What helps this family where a fit's errors have the wrong "calibration", a "correlation" or a changing "volatility", or
+    # replications lack a "statistic" of the data.
+    remedies: ClassVar[Mapping[str, str]] = {}
 
     def standardised(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The data as every other method wants them, validated; a `Problem` calls this once. As they are by default."""

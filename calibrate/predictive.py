@@ -34,6 +34,12 @@ def _at(problem: Problem, values: dict):
     return *forward, trace
 
 
+def _given(trace) -> jax.Array:
+    """The log density of what the program takes as given beside its law, such as measurements of supply."""
+    given = [site for site in trace.values() if site["type"] == "sample" and site["is_observed"]]
+    return sum((jnp.sum(site["fn"].log_prob(site["value"])) for site in given), jnp.zeros(()))
+
+
 def law_at(problem: Problem, values: dict) -> Law:
     """The law of the data at given values of the program's latent sites."""
     return _at(problem, values)[2]
@@ -57,6 +63,8 @@ def pointwise(problem: Problem, values: dict, key) -> dict:
             "probability": ahead.cdf(target),
             "simulated": ahead.sample(simulate_key),
             "leave_one_out": law.leave_one_out(observed),
+            "left_out_probability": law.leave_one_out_probability(observed),
+            "log_likelihood": law.log_prob(observed) + _given(trace),
             "log_prior": {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in sampled.items()},
             "solver_failed": ~solved(equilibrium),
             "reconstructed": law.reconstruct(key, observed),

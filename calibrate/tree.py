@@ -36,6 +36,7 @@ def assemble(problem: Problem, draws: Draws, extra: dict, attrs: dict) -> xr.Dat
         "diverging": draws.statistics["diverging"],
         "step_size": draws.statistics["step_size"],
         "solver_failed": extra["solver_failed"],
+        "log_likelihood": extra["log_likelihood"],  # of all data together, log p(y | θ)
     }
     groups = {
         "posterior": {**draws.values, **extra["reconstructed"]},
@@ -44,6 +45,7 @@ def assemble(problem: Problem, draws: Draws, extra: dict, attrs: dict) -> xr.Dat
         "log_prior": extra["log_prior"],
         "prior": extra["prior"],
         "one_step_ahead": {name: extra[name] for name in _AHEAD},
+        "leave_one_out": {"probability": extra["left_out_probability"]},
         "observed_data": observed_columns(problem),
         "constant_data": constants(problem),
     }

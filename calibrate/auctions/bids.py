@@ -1,6 +1,6 @@
 """Observing the bids of many auctions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -35,6 +35,12 @@ class Bids(Observation):
     reserve: str | None = None
 
     targets: ClassVar[tuple[str, ...]] = ("log_bid",)
+    remedies: ClassVar[Mapping[str, str]] = {
+        "calibration": "choose another family of values (values='spline' bends most), or add shifters",
+        "correlation": "bids of one auction move together in another way than by one scale: add shifters, or look at the reserve",
+        "volatility": "auctions differ in the spread of their bids: add shifters, or fit kinds of auctions apart",
+        "statistic": "another family of values, shifters, or a reserve are what changes it",
+    }
 
     def __post_init__(self):
         shifters = (self.shifters,) if isinstance(self.shifters, str) else self.shifters

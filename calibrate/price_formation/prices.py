@@ -1,6 +1,6 @@
 """What every observation of prices shares: columns, noise, covariates."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,6 +11,7 @@ import pandas as pd
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.observation import Observation
 from walras.calibrate.price_formation.errors_law import SeriesErrors
+from walras.calibrate.price_formation.statistics import price_statistics
 from walras.calibrate.prior import Parameter, Prior
 from walras.data import elapsed, standard
 
@@ -33,6 +34,12 @@ class Prices(Observation):
     supply_column: str = "supply"
 
     targets: ClassVar[tuple[str, ...]] = ("price",)
+    remedies: ClassVar[Mapping[str, str]] = {
+        "calibration": "fit logs of prices, or heavier-tailed noise",
+        "correlation": "give errors='ar1', or a covariate that moves demand",
+        "volatility": "fit logs of prices, or a period in which volatility is one",
+        "statistic": "errors='ar1', logs of prices and covariates are what changes it",
+    }
 
     def __post_init__(self):
         object.__setattr__(self, "demand", names(self.demand))
@@ -133,6 +140,13 @@ class Prices(Observation):
             lower=0.0,
         )
         return found
+
+    def statistics(self, tables, inputs):
+        return price_statistics(tables[..., 0], self.segments(tables.shape[-2], inputs))
+
+    def segments(self, rows: int, inputs) -> np.ndarray:
+        """Which rows follow each other, as numbers (rows,) that they share: all of them in one series."""
+        return np.zeros(rows, int)
 
     def errors_around(self, mean, params, since) -> SeriesErrors:
         """The law of prices (rows,) around their means, observed at times `since` the start (rows,) in periods."""

@@ -87,6 +87,10 @@ class ReturnsAndVolume(Law):
         # Given the returns, volumes are independent.
         return self._volume_log_densities(value[..., 0], self.deviations(value[..., 1]))
 
+    def leave_one_out_probability(self, value):
+        mean = self.mean_log_volume(self.deviations(value[..., 1]))
+        return jss.norm.cdf(value[..., 0], mean, self.noise)
+
     def complete(self, key, value):
         shock_key, noise_key = jax.random.split(key)
         rows = self.event_shape[0]

@@ -190,3 +190,5 @@ def _print_checks(console: Console, judged, name: str = "checks"):
     for item in judged.checks:
         if item.verdict != "pass":
             console.print(f"  {item.verdict}: {item.name} = {item.value:.4g}; {item.remedy}", markup=False)
+    if judged.misspecification:
+        console.print(judged.misspecification, markup=False)
