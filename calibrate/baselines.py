@@ -89,7 +89,7 @@ def _random_walk(frame, target, origin, end, horizon, rng):
 
 
 def _regressions(frame, target, origin, end, horizon, rng):
-    """The same of a system of regressions, each traded column on all of the row before, the drivers, and the columns before it."""
+    """The same of regressions: each traded column on all of the row before, on the drivers, and on the columns before it."""
     traded, known = _columns(frame, target)
     values, drivers = frame[traded].to_numpy(float), frame[known].to_numpy(float)
     past = np.column_stack([np.ones(origin - 1), values[: origin - 1], drivers[1:origin]])

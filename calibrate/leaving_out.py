@@ -1,4 +1,4 @@
-"""Leaving one row out: importance sampling, mended by moment matching and, where asked, by refits, until it can be relied on."""
+"""Leaving one row out: importance sampling, mended by moment matching and, where asked, by refits."""
 
 import warnings
 from collections.abc import Callable

@@ -145,5 +145,7 @@ def _advice(problem: Problem, kind: str) -> str:
 
 
 def _correlation_p(series) -> float:
-    """The p-value of no first-order autocorrelation."""
+    """The p-value of no first-order autocorrelation; 1 where the series never changes."""
+    if np.ptp(series[1:]) == 0.0 or np.ptp(series[:-1]) == 0.0:
+        return 1.0
     return float(scipy.stats.pearsonr(series[1:], series[:-1]).pvalue)

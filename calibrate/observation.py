@@ -21,9 +21,6 @@ class Observation(ABC):
     """
 
     targets: ClassVar[tuple[str, ...]]  # the columns that the law describes; scores are of the first
-    # What helps this family where a fit's errors have the wrong "calibration", a "correlation" or a changing "volatility", or
-    # replications lack a "statistic" of the data.
-    remedies: ClassVar[Mapping[str, str]] = {}
 
     def standardised(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The data as every other method wants them, validated; a `Problem` calls this once. As they are by default."""
@@ -45,6 +42,13 @@ class Observation(ABC):
     def covariates(self) -> tuple[str, ...]:
         """The columns that the law takes as given in every row, known in advance of the targets."""
         return ()
+
+    @property
+    def remedies(self) -> Mapping[str, str]:
+        """What helps where the errors of a fit have the wrong "calibration", a "correlation" or a changing "volatility", or
+        where replications lack a "statistic" of the data; general words stand for what is not given.
+        """
+        return {}
 
     def parameters(self, frame: pd.DataFrame) -> dict[str, Parameter]:
         """The observation's own parameters, such as a noise scale, with their defaults."""

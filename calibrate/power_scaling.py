@@ -37,7 +37,7 @@ def power_scaling(problem: Problem, tree: xr.DataTree) -> pd.DataFrame | None:
 
 
 def prior_checks(problem: Problem, tree: xr.DataTree) -> list[Check]:
-    """Whether prior and data pull a parameter apart, and whether its posterior is the prior's. Values: the highest sensitivity."""
+    """Whether prior and data pull a parameter apart, or the prior alone speaks of one. Values: the highest sensitivity."""
     found = power_scaling(problem, tree)
     if found is None:
         old = "the run was saved by an earlier version, without what this takes: fit again"
@@ -48,8 +48,7 @@ def prior_checks(problem: Problem, tree: xr.DataTree) -> list[Check]:
         _judged(
             "prior_data_conflict",
             found["prior"][sensitive & ~silent],
-            "prior and data pull apart, or share in, {}: look at the prior beside the posterior, and say why it is so narrow or "
-            "widen it",
+            "prior and data pull apart, or share in, {}: look at prior and posterior, and justify the prior's width or widen it",
         ),
         _judged(
             "prior_sensitivity",
@@ -64,4 +63,4 @@ def _judged(name: str, sensitivity: pd.Series, remedy: str) -> Check:
     names = ", ".join(map(str, ordered.index[:_NAMED]))
     more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
     value = float(ordered.iloc[0]) if len(ordered) else 0.0
-    return Check(name, above(value, np.nextafter(THRESHOLD, 0.0), np.inf), value, remedy.format(names + more))
+    return Check(name, above(value, np.nextafter(THRESHOLD, 0.0), np.inf), value, remedy.format(names + more or "no parameter"))

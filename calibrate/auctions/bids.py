@@ -1,6 +1,6 @@
 """Observing the bids of many auctions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -35,12 +35,6 @@ class Bids(Observation):
     reserve: str | None = None
 
     targets: ClassVar[tuple[str, ...]] = ("log_bid",)
-    remedies: ClassVar[Mapping[str, str]] = {
-        "calibration": "choose another family of values (values='spline' bends most), or add shifters",
-        "correlation": "bids of one auction move together in another way than by one scale: add shifters, or look at the reserve",
-        "volatility": "auctions differ in the spread of their bids: add shifters, or fit kinds of auctions apart",
-        "statistic": "another family of values, shifters, or a reserve are what changes it",
-    }
 
     def __post_init__(self):
         shifters = (self.shifters,) if isinstance(self.shifters, str) else self.shifters
@@ -138,6 +132,15 @@ class Bids(Observation):
     def quantities(self, equilibrium, params, inputs):
         """`median_value` in the unit of bids: of all values, at average shifters, in an auction of the average scale."""
         return {"median_value": jnp.exp(params["value_level"])}
+
+    @property
+    def remedies(self):
+        return {
+            "calibration": "choose another family of values (values='spline' bends most), or add shifters",
+            "correlation": "bids of an auction do not move together by one scale alone: add shifters, or look at the reserve",
+            "volatility": "auctions differ in the spread of their bids: add shifters, or fit kinds of auctions apart",
+            "statistic": "another family of values, shifters, or a reserve are what changes it",
+        }
 
     def statistics(self, tables, inputs):
         logs = tables[..., 0]

@@ -1,6 +1,6 @@
 """What every observation of prices shares: columns, noise, covariates."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -34,12 +34,6 @@ class Prices(Observation):
     supply_column: str = "supply"
 
     targets: ClassVar[tuple[str, ...]] = ("price",)
-    remedies: ClassVar[Mapping[str, str]] = {
-        "calibration": "fit logs of prices, or heavier-tailed noise",
-        "correlation": "give errors='ar1', or a covariate that moves demand",
-        "volatility": "fit logs of prices, or a period in which volatility is one",
-        "statistic": "errors='ar1', logs of prices and covariates are what changes it",
-    }
 
     def __post_init__(self):
         object.__setattr__(self, "demand", names(self.demand))
@@ -140,6 +134,17 @@ class Prices(Observation):
             lower=0.0,
         )
         return found
+
+    @property
+    def remedies(self):
+        memory = "give errors='ar1', or a covariate" if self.errors == "independent" else "add a covariate"
+        tails = "fit logs of prices" + (", or heavier-tailed noise" if self.noise == "normal" else "")
+        return {
+            "calibration": tails,
+            "correlation": f"{memory}, such as one that moves demand",
+            "volatility": "fit logs of prices, or a period in which volatility is one",
+            "statistic": f"{memory}; or fit logs of prices",
+        }
 
     def statistics(self, tables, inputs):
         return price_statistics(tables[..., 0], self.segments(tables.shape[-2], inputs))

@@ -15,7 +15,7 @@ _REFERENCE = "last price"
 
 @styled
 def plot_comparison(found: Comparison) -> Figure:
-    """Log scores one row ahead, summed over time, less those of the last price; and CRPS by horizon, where there are several."""
+    """Log scores one row ahead, summed over time, less those of the last price; and CRPS by horizon, if there are several."""
     several = found.horizons.index.get_level_values("horizon").max() > 1
     figure, axes = plt.subplots(1, 1 + several, figsize=(_WIDTH, 3.6), squeeze=False)
     colours = dict(zip(sorted(found.table.index), [*COLOURS, SOFT, RULE] * len(found.table), strict=False))

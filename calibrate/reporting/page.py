@@ -167,7 +167,9 @@ def _scores(comparison) -> dict[str, Any] | None:
         "table": tables.from_frame(comparison.table),
         "text": getattr(comparison, "text", ""),
         "horizons": tables.from_frame(comparison.horizons) if several else None,
-        "image": _embed(plot_comparison(comparison), "scores beside naive forecasts") if hasattr(comparison, "pointwise") else None,
+        "image": _embed(plot_comparison(comparison), "scores beside naive forecasts")
+        if hasattr(comparison, "pointwise")
+        else None,
     }
 
 

@@ -1,6 +1,5 @@
 """Observing prices and volume of the stationary market with trading costs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,12 +37,6 @@ class PriceAndVolume(Observation):
     volume_column: str = "volume"
 
     targets: ClassVar[tuple[str, ...]] = ("log_volume", "return")
-    remedies: ClassVar[Mapping[str, str]] = {
-        "calibration": "shorten the trend of volume, or leave out days of a special kind",
-        "correlation": "volume has a memory that one reversion of positions does not give: shorten its trend",
-        "volatility": "choose a period in which volatility is one",
-        "statistic": "one volatility and one reversion cannot change it",
-    }
 
     def __post_init__(self):
         if isinstance(self.trend, bool) or not isinstance(self.trend, int) or self.trend < 2:
@@ -210,6 +203,15 @@ class PriceAndVolume(Observation):
             "reversion may fit as well as a low one with a fast one.",
             "Volume says most of what is known of the drift: a shock that agents hedge is the return less its drift.",
         ]
+
+    @property
+    def remedies(self):
+        return {
+            "calibration": "shorten the trend of volume, or leave out days of a special kind",
+            "correlation": "volume has a memory that one reversion of positions does not give: shorten its trend",
+            "volatility": "choose a period in which volatility is one",
+            "statistic": "one volatility and one reversion cannot change it",
+        }
 
     def statistics(self, tables, inputs):
         volume, returns = tables[..., 0], tables[..., 1]

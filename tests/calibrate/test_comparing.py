@@ -203,7 +203,7 @@ def test_the_lagged_regression_several_rows_ahead():
     noise = rng.normal(size=420)
     price = sm.tsa.ArmaProcess([1, -0.7]).generate_sample(420, distrvs=lambda size: noise) + 3.0
     frame = pd.DataFrame({"price": price}, index=pd.RangeIndex(420, name="time"))
-    found = dict((row, (mean, scale)) for row, mean, scale in baselines._regressions(frame, "price", 400, 420, 6, rng))
+    found = {row: (mean, scale) for row, mean, scale in baselines._regressions(frame, "price", 400, 420, 6, rng)}
     fitted = sm.OLS(price[1:400], sm.add_constant(price[:399])).fit()
     constant, slope = fitted.params
     for row in (400, 410):
