@@ -80,7 +80,8 @@ def compare(
     The last `share` of the rows is forecast up to `horizon` rows ahead, with parameters refitted at `origins` rows; with
     `exact` before every row (leave-future-out), and rows where leaving one out stays unreliable are then refitted too.
     `sampler`: one for all, or one for each name. `rolling`: scores already computed by `rolling_scores`, by name; the others
-    are computed here, by the workers of an `executor` if one is given. In this process, chains that `fit` has left go on from where they are.
+    are computed here, by the workers of an `executor` if one is given. In this process, chains that `fit` has left go on from
+    where they are.
 
     Raises `CalibrationError` when the fits have different targets or rows, and for what `rolling_scores` refuses.
     """
@@ -196,8 +197,8 @@ def _of_horizons(found: Comparison) -> list[str]:
     worse = others.index[np.abs(others["log_difference"]) > _APART * others["log_se"]]
     told = ", ".join(map(repr, worse)) or "none"
     return [
-        f"{horizon} rows ahead {best!r} has the smallest CRPS, {table.loc[best, 'crps']:.3g}, and {table.index[0]!r} the best log "
-        f"score; clearly worse by log score: {told}."
+        f"{horizon} rows ahead {best!r} has the smallest CRPS, {table.loc[best, 'crps']:.3g}, and {table.index[0]!r} the best "
+        f"log score; clearly worse by log score: {told}."
     ]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.stats
 import xarray as xr
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 
 from walras.calibrate.leaving_out import weights_without
 from walras.calibrate.predictive import predictive_statistics

@@ -48,7 +48,7 @@ def prior_checks(problem: Problem, tree: xr.DataTree) -> list[Check]:
         _judged(
             "prior_data_conflict",
             found["prior"][sensitive & ~silent],
-            "prior and data pull apart, or share in, {}: look at prior and posterior, and justify the prior's width or widen it",
+            "prior and data pull apart, or share in, {}: look at both, and justify the prior's width or widen it",
         ),
         _judged(
             "prior_sensitivity",

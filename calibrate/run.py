@@ -13,7 +13,7 @@ import xarray as xr
 from walras import data
 from walras.calibrate import registry
 from walras.calibrate.checking import Report, check
-from walras.calibrate.comparing import Comparison, compare, rolling_scores
+from walras.calibrate.comparing import Comparison, compare, require_comparable, rolling_scores
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.predictive import forecast, posterior_predictive
 from walras.calibrate.problem import Problem

@@ -187,10 +187,7 @@ def laws():
         "state space": (law_at(stationary, typical(stationary)), stationary.observed),
         "integrated path": (law_at(latent, typical(latent)), latent.observed),
         "persistent errors": (gapped, jnp.asarray(table)),
-        "heavy tails": (
-            SeriesErrors(jnp.zeros(12), jnp.asarray(0.7), jnp.arange(12.0), None, jnp.asarray(4.0)),
-            jnp.asarray(table),
-        ),
+        "heavy tails": (heavy_tailed, jnp.asarray(table)),
         "independent rows": (IndependentRows(dist.Laplace(jnp.zeros(12), 1.0)), jnp.asarray(table)),
         "volumes": (volumes, jnp.asarray(0.1 * rng.normal(size=(12, 2))).at[0, 1].set(jnp.nan).at[4, 0].set(jnp.nan)),
     }
