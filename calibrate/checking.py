@@ -1,5 +1,6 @@
 """Whether a fit can be trusted: convergence, failures, and misfit, each with a verdict and a remedy."""
 
+import json
 from dataclasses import asdict, dataclass
 
 import arviz as az
@@ -121,4 +122,4 @@ def _e_bfmi(statistics) -> float:
 def _saturated(tree) -> float:
     """The share of draws whose trajectory reached the largest depth."""
     depth = tree["sample_stats"]["tree_depth"].to_numpy()
-    return float(np.mean(depth >= int(tree.attrs.get("max_tree_depth", 10))))
+    return float(np.mean(depth >= json.loads(tree.attrs["sampler"]).get("max_tree_depth", 10)))

@@ -182,11 +182,21 @@ class Problem:
         for function in (self.market, self.priors):
             if callable(function):
                 digest.update(_source(function))
+        self._add_data(digest)
+        return digest.hexdigest()
+
+    @property
+    def data_digest(self) -> str:
+        """A hash of the data's bytes and clock alone."""
+        digest = hashlib.sha256()
+        self._add_data(digest)
+        return digest.hexdigest()
+
+    def _add_data(self, digest):
         digest.update(str(self.data.attrs.get("time_unit")).encode())
         for name in [*self.data.index.names, *self.data.columns]:
             digest.update(str(name).encode())
         digest.update(pd.util.hash_pandas_object(self.data).to_numpy().tobytes())
-        return digest.hexdigest()
 
     def to_json(self) -> dict:
         """The problem without its data, as plain data; functions by their import path."""

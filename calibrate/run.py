@@ -1,6 +1,7 @@
 """Run directories: a fit on disk, with the specification that made it."""
 
 import json
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import NUTS
 from walras.calibrate.spec import Spec
 from walras.calibrate.tree import load, priors, save
+from walras.calibrate.writing import write_whole
 
 CREDIBLE = 0.9  # the probability of the intervals in tables
 
@@ -62,17 +64,44 @@ def _frame(spec: Spec) -> pd.DataFrame:
     return data.days(frame, zone=spec.data.zone) if spec.data.days else frame
 
 
-def claim(path: Path) -> Path:
-    """An empty folder for a run. Raises when it holds something already, or cannot be made."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+def claim(path: Path, resume: bool = False) -> Path:
+    """A folder for a run: an empty one or, with `resume`, one that a run was begun in.
+
+    Raises when it holds something else already, or cannot be made.
+    """
+    begun = (path / CHECKPOINT).is_dir() or (path / "posterior.nc").is_file()
+    used = path.exists() and (not path.is_dir() or any(entry.name not in _LEFT_BEHIND for entry in path.iterdir()))
+    if used and begun and not resume:
+        raise CalibrationError(f"run directory {path} holds a run: add --resume to go on with it, or choose another --out")
+    if used and not begun:
         raise CalibrationError(f"run directory {path} is already used: choose another --out, or remove it")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / ".writable").touch()
-        (path / ".writable").unlink()
+        (path / _PROBE).touch()
+        (path / _PROBE).unlink()
     except OSError as error:
         raise CalibrationError(f"run directory {path} cannot be written ({error.strerror}): choose another --out") from error
     return path
+
+
+CHECKPOINT = "checkpoint"  # the folder inside a run directory that keeps the run while it goes on
+_PROBE, _FINISHED = ".writable", ".finished"
+_LEFT_BEHIND = (_PROBE, _FINISHED)  # by a process that was killed
+
+
+def complete(path: Path) -> bool:
+    """Whether a run directory has everything that `walras fit` writes."""
+    return (path / "posterior.nc").is_file() and not (path / CHECKPOINT).exists()
+
+
+def finish(path: Path):
+    """Remove what only a run that goes on needs."""
+    shutil.rmtree(path / _FINISHED, ignore_errors=True)
+    # Renamed first: a half of it would not be a checkpoint.
+    (path / CHECKPOINT).rename(path / _FINISHED)
+    shutil.rmtree(path / _FINISHED)
+    for left in path.glob("*.tmp"):
+        left.unlink()
 
 
 def write(path: Path, spec: Spec, problem: Problem, tree: xr.DataTree) -> Report:
@@ -87,7 +116,7 @@ def write(path: Path, spec: Spec, problem: Problem, tree: xr.DataTree) -> Report
     }
     _write_json(path / "spec.json", record)
     save(tree, path / "posterior.nc")
-    summary(problem, tree).to_csv(path / "summary.csv")
+    write_whole(path / "summary.csv", summary(problem, tree).to_csv())
     write_checks(path, judged)
     return judged
 
@@ -110,7 +139,7 @@ def read(path: Path) -> tuple[Spec, Problem, xr.DataTree]:
 
 
 def _write_json(path: Path, record: dict):
-    path.write_text(json.dumps(record, indent=2, sort_keys=True, default=_number) + "\n")
+    write_whole(path, json.dumps(record, indent=2, sort_keys=True, default=_number) + "\n")
 
 
 def _number(value):
@@ -141,7 +170,7 @@ def predict(path: Path, spec: Spec, problem: Problem, tree: xr.DataTree, draws: 
         values = ahead.to_numpy().reshape(-1, ahead.sizes["time"]).T
         table = pd.concat([table, pd.DataFrame(_quantiles(values), index=pd.Index(ahead["time"], name=table.index.name))])
     save(extended, path / "posterior.nc")
-    table.to_csv(path / "predictions.csv")
+    write_whole(path / "predictions.csv", table.to_csv())
     return table
 
 
@@ -165,10 +194,12 @@ def compare_runs(paths: list[Path], **options) -> Comparison:
         raise CalibrationError("two of the runs have the same directory name: rename one")
     fits = {name: (problem, tree) for name, (_, problem, tree) in runs.items()}
     require_comparable({name: problem for name, (problem, _) in fits.items()})
+    # Refits go on from chains, whatever the run itself was drawn by.
+    built = {name: build(spec)[1] for name, (spec, _, _) in runs.items()}
+    samplers = {name: sampler if isinstance(sampler, NUTS) else NUTS() for name, sampler in built.items()}
     rolling = {
-        name: rolling_scores(problem, build(spec)[1], key=key_of(spec), **options) for name, (spec, problem, _) in runs.items()
+        name: rolling_scores(problem, samplers[name], key=key_of(spec), **options) for name, (spec, problem, _) in runs.items()
     }
-    samplers = {name: build(spec)[1] for name, (spec, _, _) in runs.items()}
     found = compare(fits, key=jax.random.key(0), sampler=samplers, rolling=rolling, **options)
     for path in paths:
         found.save(path)

@@ -8,13 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import arviz as az
+import jax
 import numpy as np
 import xarray as xr
 
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.prior import Prior
 from walras.calibrate.problem import Problem
-from walras.calibrate.samplers import Draws
+from walras.calibrate.samplers import Draws, Sampler
 
 PACKAGES = ("walras", "jax", "numpyro", "arviz", "xarray", "pandas")
 _AHEAD = ("log_density", "probability", "simulated")
@@ -27,20 +28,13 @@ def versions() -> dict[str, str]:
 def assemble(problem: Problem, draws: Draws, extra: dict, attrs: dict) -> xr.DataTree:
     """The tree of a fit: `extra` are the pointwise quantities of `predictive.pointwise`, each (chains, draws, …)."""
     target = problem.observation.targets[0]
-    statistics = {
-        "lp": -draws.statistics["potential_energy"],
-        "energy": draws.statistics["energy"],
-        "n_steps": draws.statistics["num_steps"],
-        "tree_depth": np.ceil(np.log2(draws.statistics["num_steps"] + 1)).astype(int),
-        "acceptance_rate": draws.statistics["accept_prob"],
-        "diverging": draws.statistics["diverging"],
-        "step_size": draws.statistics["step_size"],
-        "solver_failed": extra["solver_failed"],
-        "log_likelihood": extra["log_likelihood"],  # of all data together, log p(y | θ)
-    }
     groups = {
         "posterior": {**draws.values, **extra["reconstructed"]},
-        "sample_stats": statistics,
+        "sample_stats": {
+            **draws.statistics,
+            "solver_failed": extra["solver_failed"],
+            "log_likelihood": extra["log_likelihood"],  # of all data together, log p(y | θ)
+        },
         "log_likelihood": {target: extra["leave_one_out"]},
         "log_prior": extra["log_prior"],
         "prior": extra["prior"],
@@ -92,15 +86,27 @@ def to_tree(problem: Problem, groups: dict, attrs: dict | None = None) -> xr.Dat
     return tree
 
 
-def describe(problem: Problem, sampler, draws: Draws, key_data) -> dict[str, str]:
+def identity(problem: Problem, sampler: Sampler, key: jax.Array) -> dict:
+    """Which run this is, as plain data: what its draws follow from."""
+    found = {
+        "data": problem.data_digest,  # first: default priors differ where the data do
+        "problem": problem.to_json(),
+        "sampler": {"kind": type(sampler).__name__, **vars(sampler)},
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "versions": versions(),
+        "digest": problem.digest,  # last: it differs where anything does, such as the source of a market's function
+    }
+    return json.loads(json.dumps(found, default=dict))
+
+
+def describe(problem: Problem, sampler: Sampler, draws: Draws, key: jax.Array) -> dict[str, str]:
     """What a reader needs to know of how a tree came about, as attributes that survive NetCDF."""
+    told = {
+        name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for name, value in identity(problem, sampler, key).items()
+    }
     return {
-        "problem": json.dumps(problem.to_json(), sort_keys=True),
-        "digest": problem.digest,
-        "sampler": json.dumps({"kind": type(sampler).__name__, **vars(sampler)}, default=dict, sort_keys=True),
-        "max_tree_depth": sampler.max_tree_depth,
-        "key": json.dumps(np.asarray(key_data).tolist()),
-        "versions": json.dumps(versions()),
+        **told,
         "compile_seconds": f"{draws.compile_seconds:.2f}",
         "sample_seconds": f"{draws.sample_seconds:.2f}",
         "notes": json.dumps(problem.observation.notes(problem.data)),

@@ -59,8 +59,14 @@ def demo(out: Annotated[Path, typer.Option(help="An empty or new folder for the 
 def fit(
     spec: Annotated[Path, typer.Argument(help="The specification, a TOML file.")],
     out: Annotated[Path, typer.Option(help="An empty or new folder for the run.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out that was interrupted, if there is one.")
+    ] = False,
 ):
-    """Fit a specification and write the run directory with its report. Exits with 1 if a check fails."""
+    """Fit a specification and write the run directory with its report. Exits with 1 if a check fails.
+
+    A run that is killed loses no more than its last chunk of draws: with --resume it ends as if nothing had happened.
+    """
     _prepare()
     from walras.calibrate import run
     from walras.calibrate.fitting import fit as fit_problem
@@ -72,16 +78,21 @@ def fit(
     console = Console()
     specification = Spec.from_toml(spec)
     problem, sampler = run.build(specification)
-    folder = run.claim(out)
+    folder = run.claim(out, resume)
+    if resume and run.complete(folder):
+        console.print(f"run directory {folder} is complete: there is nothing to resume", markup=False)
+        return
     for note in problem.observation.notes(problem.data):
         console.print(f"note: {note}", markup=False)
+    key, kept = run.key_of(specification), folder / run.CHECKPOINT
     with sampling_bar(console) as bar:
-        tree = fit_problem(problem, sampler, key=run.key_of(specification), progress=bar)
+        tree = fit_problem(problem, sampler, key=key, progress=bar, checkpoint=kept, resume=resume)
     tree = posterior_predictive(problem, tree, key=run.key_of(specification, 1), draws=min(100, sampler.draws))
     judged = run.write(folder, specification, problem, tree)
     console.print(_posterior_table(run.summary(problem, tree)))
     _print_checks(console, judged)
     console.print(f"report: {write_report(problem, tree, folder / 'report.html')}", markup=False, soft_wrap=True)
+    run.finish(folder)
     if judged.verdict == "fail":
         raise typer.Exit(1)
 

@@ -137,6 +137,7 @@ def test_groups_dimensions_and_coordinates(problem, tree):
         "log_prior",
         "prior",
         "one_step_ahead",
+        "leave_one_out",
         "observed_data",
         "constant_data",
     }
@@ -244,15 +245,15 @@ def test_coordinates_change_where_the_sampler_steps_and_not_what_it_samples():
     """At the same parameters, the sampler's density must be the program's up to one constant (shifts and fixed scales)."""
     made = ridged()
     compiled = samplers.Chains(made, NUTS(init="prior"))
-    vectors = compiled._first_points(jax.random.split(jax.random.key(3), 6))
+    vectors = compiled.target.first_points(jax.random.split(jax.random.key(3), 6))
     transforms = {name: biject_to(made.priors[name].distribution().support) for name in made.sampled}
     differences = []
     for vector in vectors:
-        ours = compiled._by_site(vector)
-        values = constrain_fn(compiled._model, (), compiled._data(), ours, return_deterministic=True)
+        ours = compiled.target.by_site(vector)
+        values = constrain_fn(compiled.target.model, (), compiled.target.data, ours, return_deterministic=True)
         usual = {name: transform.inv(values[name]) for name, transform in transforms.items()}
-        theirs = potential_energy(made.model, (), compiled._data(), usual)
-        differences.append(potential_energy(compiled._model, (), compiled._data(), ours) - theirs)
+        theirs = potential_energy(made.model, (), compiled.target.data, usual)
+        differences.append(potential_energy(compiled.target.model, (), compiled.target.data, ours) - theirs)
     assert {name for name in ours if name.endswith("_base")} >= {"price_noise_base", "shock_correlation_base"}
     assert_allclose(differences, differences[0], rtol=0, atol=1e-8)
 
@@ -264,8 +265,10 @@ def test_starting_values_are_where_chains_start(noise):
     """In the parameter's own units, whatever coordinates it or its prior have."""
     start = {"price_noise": 0.3, "shock_correlation": 0.25, "price_level": 1.1, "price_impact": 0.2}
     compiled = samplers.Chains(ridged({"price_noise": noise}), NUTS(init=start))
-    vector = compiled._first_points(jax.random.split(jax.random.key(3), 1))[0]
-    values = constrain_fn(compiled._model, (), compiled._data(), compiled._by_site(vector), return_deterministic=True)
+    vector = compiled.target.first_points(jax.random.split(jax.random.key(3), 1))[0]
+    values = constrain_fn(
+        compiled.target.model, (), compiled.target.data, compiled.target.by_site(vector), return_deterministic=True
+    )
     for name, value in start.items():
         assert_allclose(values[name], value, rtol=1e-9)
 

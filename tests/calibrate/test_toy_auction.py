@@ -34,7 +34,6 @@ from walras.calibrate import (
     posterior_predictive,
     prior_predictive,
     priors,
-    samplers,
     save,
 )
 from walras.data import standard
@@ -230,7 +229,7 @@ def test_report(problem, tree, tmp_path):
 
 @pytest.fixture(scope="module")
 def draws(problem):
-    return samplers.run(problem, SAMPLER, jax.random.key(0))
+    return SAMPLER.run(problem, jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -238,12 +237,12 @@ def draws(problem):
 )
 def test_draws_depend_on_the_key_alone(problem, draws, options):
     """Neither the number of processes, nor the size of chunks, nor earlier runs may change a draw by a single bit."""
-    again = samplers.run(problem, replace(SAMPLER, **options), jax.random.key(0))
+    again = replace(SAMPLER, **options).run(problem, jax.random.key(0))
     for name, array in draws.values.items():
         np.testing.assert_array_equal(again.values[name], array)
-    np.testing.assert_array_equal(again.statistics["num_steps"], draws.statistics["num_steps"])
+    np.testing.assert_array_equal(again.statistics["n_steps"], draws.statistics["n_steps"])
 
 
 def test_another_key_gives_other_draws(problem, draws):
-    again = samplers.run(problem, SAMPLER, jax.random.key(1))
+    again = SAMPLER.run(problem, jax.random.key(1))
     assert not np.any(again.values["top"] == draws.values["top"])

@@ -1,0 +1,57 @@
+"""What samplers take in common, tell while they run, and return."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from walras.calibrate.checkpoints import Checkpoints
+from walras.calibrate.errors import CalibrationError
+from walras.calibrate.problem import Problem
+
+
+class Progress(NamedTuple):
+    """Where a run is: `done` of `total` iterations, and how many draws diverged after warm-up.
+
+    The first report, with `done` = 0, comes after compilation and has an estimate of the `seconds` that sampling takes.
+    """
+
+    done: int
+    total: int
+    divergences: int = 0
+    seconds: float = float("nan")
+
+
+class Draws(NamedTuple):
+    """What a sampler returns: `values` of every site and `statistics`, each (chains, draws, …), and seconds spent.
+
+    Statistics have ArviZ's names: `lp`, and what else the sampler knows of each draw.
+    """
+
+    values: dict[str, np.ndarray]
+    statistics: dict[str, np.ndarray]
+    compile_seconds: float
+    sample_seconds: float
+
+
+class Sampler(ABC):
+    """How a problem's posterior is drawn from. Subclasses are frozen dataclasses of plain options."""
+
+    @abstractmethod
+    def run(
+        self,
+        problem: Problem,
+        key: jax.Array,
+        progress: Callable[[Progress], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Draws:
+        """Draw from the problem's posterior, going on from `checkpoints` where they hold something."""
+
+
+def require_whole(**options: tuple[object, int]):
+    """Raise unless each option, given with the lowest value it may have, is a whole number of at least that."""
+    for name, (value, lowest) in options.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise CalibrationError(f"sampler {name} is {value!r}: give a whole number of at least {lowest}")
