@@ -1,4 +1,4 @@
-"""Checks of forecasts on auctions above a reserve that binds: the right law raises no more alarms than it may, a wrong one does."""
+"""Checks of forecasts on auctions above a reserve that binds: the right law is rarely alarmed, a wrong one is."""
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +41,9 @@ def alarms(fitted: Problem, tables) -> pd.DataFrame:
 @pytest.mark.slow
 @pytest.mark.statistical
 def test_a_reserve_that_binds_raises_no_alarm():
-    """Of 200 tables simulated at known parameters, each check at a level of 1 % warns of at most nine: false alarm in 3e-5 of keys.
+    """Of 200 tables simulated at known parameters, each check at a level of 1 % warns of at most nine.
 
-    Judged as if there were no reserve, nearly all of the same tables must be told.
+    False alarms: 3e-5 of keys for each check. Judged as if there were no reserve, nearly all of the same tables must be told.
     """
     right, wrong = problem_of("floor"), problem_of(None)
     tables = jax.jit(lambda keys: jax.lax.map(lambda key: law_at(right, {}).sample(key), keys))(
