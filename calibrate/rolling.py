@@ -115,8 +115,11 @@ def _scorer(problem: Problem, horizon: int) -> Callable[..., Scores]:
     ahead = quickly(partial(_densities_ahead, problem, horizon))
 
     def scores(density, simulated, row, width):
-        log_score = logsumexp(density, axis=0) - np.log(len(density))
-        return log_score, crps(simulated.reshape(-1, width), observed[row : row + width])
+        value = observed[row : row + width]
+        seen, values = np.isfinite(value), simulated.reshape(-1, width)
+        # A draw of the parameters that has no law so far ahead predicts nothing: the row is scored by the others.
+        log_score = logsumexp(np.where(np.isnan(density), -np.inf, density), axis=0) - np.log(len(density))
+        return np.where(seen, log_score, np.nan), crps(values[np.isfinite(values[:, seen]).all(axis=1)], value)
 
     def score(latent, start, end, key):
         keys = jax.random.split(key, len(next(iter(latent.values()))))
