@@ -2,30 +2,19 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import arviz as az
 import numpy as np
-import scipy.stats
 import xarray as xr
 
-from walras.calibrate.predictive import predictive_statistics
+from walras.calibrate.misfit import forecast_transforms, in_words, misfit, unlike
+from walras.calibrate.power_scaling import prior_checks
 from walras.calibrate.problem import Problem
+from walras.calibrate.verdicts import Check, Verdict, above, below
 
-type Verdict = Literal["pass", "warn", "fail"]
+__all__ = ["Check", "Report", "check", "forecast_transforms", "unlike"]
 
 _ORDER = ("pass", "warn", "fail")
-_MISFIT_LEVEL = 0.01  # false-alarm rate of each misfit check; misfit warns, it never fails a run
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check: its verdict, the value it judged, and what to do if it did not pass."""
-
-    name: str
-    verdict: Verdict
-    value: float
-    remedy: str
 
 
 @dataclass(frozen=True)
@@ -42,20 +31,32 @@ class Report:
     def verdict(self) -> Verdict:
         return max((check.verdict for check in self.checks), key=_ORDER.index)
 
+    @property
+    def misspecification(self) -> str:
+        """What the checks of misfit say together, in one sentence; empty where all pass."""
+        return in_words(list(self.checks))
+
     def to_json(self) -> dict:
         record = asdict(self)
-        return {"verdict": self.verdict, **record, "checks": list(record["checks"])}
+        return {
+            "verdict": self.verdict,
+            **record,
+            "misspecification": self.misspecification,
+            "checks": [{**one, "value": _plain(one["value"])} for one in record["checks"]],
+        }
 
     def __str__(self):
         lines = [f"{check.verdict:4}  {check.name} = {check.value:.4g}" for check in self.checks]
         remedies = [f"      {check.name}: {check.remedy}" for check in self.checks if check.verdict != "pass"]
-        return "\n".join([*lines, *remedies])
+        return "\n".join([*lines, *remedies, *filter(None, [self.misspecification])])
 
 
 def check(problem: Problem, tree: xr.DataTree) -> Report:
-    """Judge the fit `tree` of `problem`: R̂, effective sizes, divergences, E-BFMI, tree depth, solver failures, misfit.
+    """Judge the fit `tree` of `problem`: convergence, solver failures, what the prior says, and misfit.
 
-    R̂ ≤ 1.01 and effective sizes ≥ 400 pass (Vehtari et al. 2021); above 1.05, or below 100, they fail.
+    R̂ ≤ 1.01 and effective sizes ≥ 400 pass (Vehtari et al. 2021); above 1.05, or below 100, they fail. The prior's say is
+    judged by power-scaling, misfit by one-step-ahead errors, by rows left out, and by replications where the tree has them;
+    they warn and never fail a run.
     """
     summary = az.summary(tree, var_names=problem.sampled, kind="diagnostics", round_to="none")
     statistics = tree["sample_stats"]
@@ -65,55 +66,51 @@ def check(problem: Problem, tree: xr.DataTree) -> Report:
     checks = [
         Check(
             "r_hat",
-            _above(r_hat, 1.01, 1.05),
+            above(r_hat, 1.01, 1.05),
             r_hat,
             "chains disagree: draw longer, or raise target_accept"
             if tree["posterior"].sizes["chain"] > 1
             else "one chain has nothing to agree with: run two or more",
         ),
-        Check("ess_bulk", _below(bulk, 400, 100), bulk, "too few effective draws for the centre: draw longer"),
-        Check("ess_tail", _below(tail, 400, 100), tail, "too few effective draws for the intervals: draw longer"),
+        Check("ess_bulk", below(bulk, 400, 100), bulk, "too few effective draws for the centre: draw longer"),
+        Check("ess_tail", below(tail, 400, 100), tail, "too few effective draws for the intervals: draw longer"),
         Check(
             "divergences",
-            _above(divergences, 0, 0.01 * draws),
+            above(divergences, 0, 0.01 * draws),
             divergences,
             "the sampler missed parts of the posterior: raise target_accept, or give narrower priors",
         ),
-        Check("e_bfmi", _below(_e_bfmi(statistics), 0.3, 0.1), _e_bfmi(statistics), "heavy tails: give narrower priors"),
+        Check("e_bfmi", below(_e_bfmi(statistics), 0.3, 0.1), _e_bfmi(statistics), "heavy tails: give narrower priors"),
         Check(
             "tree_depth",
-            _above(_saturated(tree), 0.0, 0.5),
+            above(_saturated(tree), 0.0, 0.5),
             _saturated(tree),
             "trajectories were cut short: raise max_tree_depth, or give narrower priors",
         ),
         Check(
             "solver_failures",
-            _above(failures, 0, 0),
+            above(failures, 0, 0),
             failures,
             "the market has no equilibrium at some draws: the posterior there is not to be trusted, narrow the priors",
         ),
         Check(
             "prior_solved",
-            _below(float(tree.attrs.get("prior_solved", 1.0)), 0.99, 0.5),
+            below(float(tree.attrs.get("prior_solved", 1.0)), 0.99, 0.5),
             float(tree.attrs.get("prior_solved", 1.0)),
             "the market has no equilibrium in much of the prior: narrow the priors",
         ),
-        *misfit(tree),
-        *unlike(problem, tree),
+        *prior_checks(problem, tree),
+        *misfit(problem, tree),
     ]
     return Report(r_hat, bulk, divergences, failures, tuple(checks))
 
 
+def _plain(value: float) -> float | None:
+    """JSON has no number for what is not finite."""
+    return value if np.isfinite(value) else None
+
+
 _WORST = (("r_hat", "max"), ("ess_bulk", "min"), ("ess_tail", "min"))
-
-
-def _above(value, warn, fail) -> Verdict:
-    """Pass up to `warn`, fail beyond `fail`; a value that is not a number fails."""
-    return "pass" if value <= warn else "warn" if value <= fail else "fail"
-
-
-def _below(value, warn, fail) -> Verdict:
-    return "pass" if value >= warn else "warn" if value >= fail else "fail"
 
 
 def _e_bfmi(statistics) -> float:
@@ -126,68 +123,3 @@ def _saturated(tree) -> float:
     """The share of draws whose trajectory reached the largest depth."""
     depth = tree["sample_stats"]["tree_depth"].to_numpy()
     return float(np.mean(depth >= json.loads(tree.attrs["sampler"]).get("max_tree_depth", 10)))
-
-
-def forecast_transforms(tree: xr.DataTree) -> np.ndarray:
-    """Where each observed value fell in its one-step-ahead distribution, as normal scores (rows,); NaN where missing.
-
-    Standard normal and independent if the model is right.
-    """
-    probability = tree["one_step_ahead"]["probability"].mean(("chain", "draw")).to_numpy()
-    # Values farther than 8 standard deviations out have a probability that rounds to 0 or 1.
-    smallest = np.finfo(float).eps / 2
-    return scipy.stats.norm.ppf(np.clip(probability, smallest, 1.0 - smallest))
-
-
-def misfit(tree: xr.DataTree) -> list[Check]:
-    """Checks of the one-step-ahead errors: their normality, correlation, and changing variance."""
-    scores = forecast_transforms(tree)
-    scores = scores[np.isfinite(scores)]
-    if scores.size < 20:
-        return []
-    shape = scipy.stats.kstest(scores, "norm").pvalue
-    return [
-        Check(
-            "forecast_calibration",
-            _below(shape, _MISFIT_LEVEL, 0.0),
-            shape,
-            "one-step-ahead errors are not spread as predicted: fit logs, or heavier-tailed noise",
-        ),
-        Check(
-            "forecast_correlation",
-            _below(_correlation_p(scores), _MISFIT_LEVEL, 0.0),
-            _correlation_p(scores),
-            "one-step-ahead errors are correlated: the model misses dynamics, such as a covariate or persistent errors",
-        ),
-        Check(
-            "forecast_volatility",
-            _below(_correlation_p(scores**2), _MISFIT_LEVEL, 0.0),
-            _correlation_p(scores**2),
-            "large errors follow large errors: the volatility is not constant, widen forecasts or model it",
-        ),
-    ]
-
-
-def unlike(problem: Problem, tree: xr.DataTree) -> list[Check]:
-    """Checks of the statistics that the observation names, where the tree has replications: two-sided p-values.
-
-    The data count as one replication more, so that few replications do not raise false alarms; fewer than 200 raise none.
-    """
-    statistics = predictive_statistics(problem, tree)
-    if statistics.empty:
-        return []
-    replications = tree["posterior_predictive"].sizes["chain"] * tree["posterior_predictive"].sizes["draw"]
-    return [
-        Check(
-            f"replicated: {name}",
-            _below(2.0 * (replications * min(row["p"], 1.0 - row["p"]) + 1.0) / (replications + 1.0), _MISFIT_LEVEL, 0.0),
-            row["observed"],
-            f"replications have {row['5 %']:.3g} to {row['95 %']:.3g}, so the market does not explain this of the data",
-        )
-        for name, row in statistics.iterrows()
-    ]
-
-
-def _correlation_p(series) -> float:
-    """The p-value of no first-order autocorrelation."""
-    return float(scipy.stats.pearsonr(series[1:], series[:-1]).pvalue)

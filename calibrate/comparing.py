@@ -1,113 +1,165 @@
-"""Comparing fits by how well they predict: one step ahead, at rolling origins, and leaving one out."""
+"""Comparing fits by how well they predict: at rolling origins, beside naive forecasts, and leaving one row out."""
 
-import warnings
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import ClassVar
 
-import arviz as az
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.special import logsumexp
 
 from walras.calibrate import baselines
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.predictive import one_step_densities
+from walras.calibrate.executing import each
+from walras.calibrate.finding import Finding
+from walras.calibrate.leaving_out import RELIABLE, leave_one_out
 from walras.calibrate.problem import Problem
-from walras.calibrate.samplers import NUTS, chains
+from walras.calibrate.rolling import Scores, blocks, origins_of, rolling_scores
+from walras.calibrate.samplers import NUTS
 
-# Of each chain at least, in whole chunks, at each origin: the mean score is within 0.005 of that with five times as many.
-REFIT_DRAWS = 100
+__all__ = ["Comparison", "compare", "origins_of", "rolling_scores"]
+
+_APART = 2.0  # standard errors beyond which two scores are said to differ
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """`table`: a row for each model, best first. `pointwise`: the rolling log score of each scored row (rows, models).
+class Comparison(Finding):
+    """How well models of one target predict it in the same rows, beside naive forecasts.
 
-    Columns of the table: `rolling` (mean log score of the scored rows), `difference` to the best and its standard error
-    `se` (sums over rows), `one_step` (in-sample mean, parameters fitted to all rows) and `loo` (PSIS-LOO, sum), NaN for
-    baselines; `pareto_k` the share of rows where PSIS is unreliable.
+    `table` has a row for each model, best first:
+
+    * `rolling`: mean log score one row ahead at rolling origins; leave-future-out where `exact`;
+    * `difference`, `se`: the sum over rows of the log score less the best one's, and its standard error, rows being paired;
+    * `crps`, `crps_difference`, `crps_se`: the mean CRPS of the same forecasts in the target's unit (smaller is better), less
+      that of the best by log score, and its standard error;
+    * `one_step`: as `rolling`, in the rows that the parameters were fitted to (all of them): too good by what was learnt there;
+    * `loo`, `loo_se`: log score of all rows, each given all others (PSIS-LOO with moment matching), as a sum, with its
+      standard error; `pareto_k`: the share of rows where it is still unreliable. NaN for naive forecasts.
+
+    `horizons` has a row for each model and horizon: `log_score` and `crps` are means over the `rows` whose forecast of that
+    horizon all models have, the others as in `table`, but means too. Their standard errors allow for forecasts that overlap.
+    `pointwise` holds the log score one row ahead (rows, models).
     """
 
     table: pd.DataFrame
     pointwise: pd.DataFrame
-    text: str
+    horizons: pd.DataFrame
+    target: str
+    exact: bool
 
+    name: ClassVar[str] = "compare"
 
-def origins_of(rows: int, origins: int, share: float) -> tuple[list[int], list[int]]:
-    """The first row of each of `origins` blocks that cover the last `share` of the rows, and the row after each."""
-    first = round(rows * (1.0 - share))
-    edges = np.linspace(first, rows, origins + 1).astype(int)
-    if first < 10 or np.any(np.diff(edges) < 1):
-        raise CalibrationError(f"data have {rows} rows, too few for {origins} rolling origins: use fewer, or a smaller share")
-    return list(edges[:-1]), list(edges[1:])
+    @property
+    def text(self) -> str:
+        return " ".join([_in_words(self), *_of_horizons(self), *_of_loo(self)])
 
+    def story(self) -> list[tuple]:
+        from walras.calibrate.reporting.comparisons import plot_comparison  # matplotlib is loaded when a page is made
 
-def rolling_scores(problem: Problem, sampler: NUTS, *, key, origins: int = 4, share: float = 0.4) -> np.ndarray:
-    """One-step-ahead log density of each of the last rows (rows,), refitted at rolling origins; NaN before the first.
-
-    At each origin the posterior is that of the rows before it; within a block the model is then told each row in turn,
-    its parameters unchanged. Chains start from the fit to all rows and move for as long as they are then kept. Default
-    priors stay those of the problem: their centres and scales come from all of its rows.
-    """
-    compiled = chains(problem, sampler)
-    if not compiled.ready:
-        compiled.run(jax.random.split(key, sampler.chains))
-    starts, ends = origins_of(len(problem.data), origins, share)
-    chunks = -(-REFIT_DRAWS // sampler.chunk)
-    refits = [compiled.rerun(problem.observed.at[start:].set(jnp.nan), chunks) for start in starts]
-    latent = {name: np.concatenate([values[name] for values in refits]) for name in problem.latent}
-    densities = one_step_densities(problem, latent).reshape(origins, -1, len(problem.data))
-    scores = logsumexp(densities, axis=1) - np.log(densities.shape[1])
-    result = np.full(len(problem.data), np.nan)
-    for origin, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        result[start:end] = scores[origin, start:end]
-    return result
+        heading = "Leave-future-out scores" if self.exact else "Scores at rolling origins"
+        tables = [self.table] if self.horizons.index.get_level_values("horizon").max() == 1 else [self.table, self.horizons]
+        return [(heading, [self.text, *tables], plot_comparison(self))]
 
 
 def compare(
     fits: Mapping[str, tuple[Problem, xr.DataTree]],
     *,
     key,
-    sampler: NUTS | None = None,
+    sampler: NUTS | Mapping[str, NUTS] | None = None,
     origins: int = 4,
     share: float = 0.4,
-    rolling: Mapping[str, np.ndarray] | None = None,
+    horizon: int = 1,
+    exact: bool = False,
+    rolling: Mapping[str, Scores] | None = None,
+    executor: Executor | None = None,
 ) -> Comparison:
     """Score fits of the same target in the same rows, beside the last price and a lagged regression.
 
-    `rolling`: scores already computed by `rolling_scores`, by name; the others are computed here with `sampler`.
-    Raises `CalibrationError` when the fits have different targets or rows.
+    The last `share` of the rows is forecast up to `horizon` rows ahead, with parameters refitted at `origins` rows; with
+    `exact` before every row (leave-future-out), and rows where leaving one out stays unreliable are then refitted too.
+    `sampler`: one for all, or one for each name. `rolling`: scores already computed by `rolling_scores`, by name; the others
+    are computed here, by the workers of an `executor` if one is given. In this process, chains that `fit` has left go on from
+    where they are.
+
+    Raises `CalibrationError` when the fits have different targets or rows, and for what `rolling_scores` refuses.
     """
     problems = {name: problem for name, (problem, _) in fits.items()}
-    _require_comparable(problems)
+    require_comparable(problems)
     first = next(iter(problems.values()))
-    sampler = NUTS() if sampler is None else sampler
+    samplers = dict(sampler) if isinstance(sampler, Mapping) else dict.fromkeys(problems, sampler or NUTS())
+    options = {"origins": origins, "share": share, "horizon": horizon, "exact": exact}
+    starts, ends = blocks(first, **options)
+    scored = dict(rolling or {})
+    missing = [name for name in problems if name not in scored]
+    jobs = [(problems[name], samplers[name], key, options) for name in missing]
+    scored = {**scored, **dict(zip(missing, each(_score, jobs, executor), strict=True))}
+    scored = {name: scored[name] for name in problems}
     target = first.observation.targets[0]
-    starts, ends = origins_of(len(first.data), origins, share)
-    scored = {
-        name: rolling[name]
-        if rolling and name in rolling
-        else rolling_scores(problem, sampler, key=key, origins=origins, share=share)
-        for name, problem in problems.items()
-    }
     if target in first.data:
-        for name, design in baselines.BASELINES.items():
-            scored[name] = baselines.scores(design, first.data, target, starts, ends)
-    pointwise = pd.DataFrame(scored, index=first.data.index).dropna()
-    table = pd.DataFrame({"rolling": pointwise.mean()})
-    best = table["rolling"].idxmax()
-    gaps = pointwise.sub(pointwise[best], axis=0)
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        for name in baselines.BASELINES:
+            scored[name] = baselines.rolling_scores(name, first.data, target, starts, ends, horizon, rng)
+    horizons = _by_horizon(scored)
+    pointwise = pd.DataFrame({name: scores.log_score[:, 0] for name, scores in scored.items()}, index=first.data.index)
+    table = _summary(pointwise.dropna(), horizons.xs(1, level="horizon"))
+    for name, (problem, tree) in fits.items():
+        table.loc[name, "one_step"] = float(_mean_log(tree["one_step_ahead"]["log_density"]).mean(skipna=True))
+        left = leave_one_out(problem, tree, sampler=samplers[name] if exact else None, key=key)
+        table.loc[name, ["loo", "loo_se"]] = float(left.elpd), float(left.se)
+        table.loc[name, "pareto_k"] = float(np.mean(~(left.pareto_k.to_numpy() <= RELIABLE)))
+    return Comparison(table, pointwise.dropna(), horizons, target, exact)
+
+
+def _score(job) -> Scores:
+    problem, sampler, key, options = job
+    return rolling_scores(problem, sampler, key=key, **options)
+
+
+def _summary(pointwise: pd.DataFrame, one_ahead: pd.DataFrame) -> pd.DataFrame:
+    """The table without what is found from all rows."""
+    table = pd.DataFrame({"rolling": pointwise.mean()}).sort_values("rolling", ascending=False)
+    gaps = pointwise.sub(pointwise[table.index[0]], axis=0)
     table["difference"] = gaps.sum()
     table["se"] = gaps.std(ddof=1) * np.sqrt(len(gaps))
-    for name, (_, tree) in fits.items():
-        table.loc[name, "one_step"] = float(_mean_log(tree["one_step_ahead"]["log_density"]).mean(skipna=True))
-        loo = _loo(tree, target)
-        table.loc[name, "loo"], table.loc[name, "pareto_k"] = loo
-    table = table.sort_values("rolling", ascending=False)
-    return Comparison(table, pointwise, _in_words(table, len(pointwise), target))
+    return table.join(one_ahead[["crps", "crps_difference", "crps_se"]])
+
+
+def _by_horizon(scored: Mapping[str, Scores]) -> pd.DataFrame:
+    """Mean scores by horizon and model, over the rows whose forecast of that horizon every model has."""
+    found = []
+    for horizon in range(1, next(iter(scored.values())).log_score.shape[1] + 1):
+        logs, losses = (
+            pd.DataFrame({name: getattr(scores, kind)[:, horizon - 1] for name, scores in scored.items()})
+            for kind in ("log_score", "crps")
+        )
+        kept = logs.notna().all(axis=1) & losses.notna().all(axis=1)
+        logs, losses = logs[kept], losses[kept]
+        best = logs.mean().idxmax()
+        table = pd.DataFrame({"rows": int(kept.sum()), "log_score": logs.mean()})
+        for kind, values in (("log", logs), ("crps", losses)):
+            gaps = values.sub(values[best], axis=0)
+            if kind == "crps":
+                table["crps"] = values.mean()
+            table[f"{kind}_difference"] = gaps.mean()
+            table[f"{kind}_se"] = [mean_error(gaps[name].to_numpy(), horizon - 1) for name in gaps]
+        table = table.sort_values("log_score", ascending=False)
+        table.index = pd.MultiIndex.from_product([[horizon], table.index], names=["horizon", "model"])
+        found.append(table)
+    return pd.concat(found)
+
+
+def mean_error(series: np.ndarray, lags: int) -> float:
+    """The standard error of the mean of a series (rows,) that is correlated up to `lags` rows apart.
+
+    With the weights of Newey and West (Econometrica 55 (1987)); without lags the usual one.
+    """
+    deviation = series - series.mean()
+    total = deviation @ deviation
+    for lag in range(1, min(lags, series.size - 1) + 1):
+        total += 2.0 * (1.0 - lag / (lags + 1.0)) * (deviation[lag:] @ deviation[:-lag])
+    return float(np.sqrt(total / (series.size - 1) / series.size))
 
 
 def _mean_log(log_density):
@@ -117,35 +169,56 @@ def _mean_log(log_density):
     return np.log(np.exp(stacked - highest).mean("sample")) + highest
 
 
-def _loo(tree, target):
-    """PSIS-LOO and the share of rows with a Pareto k above 0.7, over the rows that are observed."""
-    density = tree["log_likelihood"].to_dataset()[[target]]
-    rows = density[target].dims[-1]
-    kept = density.isel({rows: np.flatnonzero(np.isfinite(density[target]).all(("chain", "draw")).to_numpy())})
-    parts = xr.DataTree.from_dict({"posterior": tree["posterior"].to_dataset(), "log_likelihood": kept})
-    with warnings.catch_warnings():
-        # the table says in how many rows the estimate is unreliable
-        warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto")
-        result = az.loo(parts, pointwise=True)
-    return float(result.elpd), float((result.pareto_k > 0.7).mean())
-
-
-def _in_words(table, rows, target):
-    best = table.index[0]
-    close = [n for n in table.index[1:] if abs(table.loc[n, "difference"]) < 2 * table.loc[n, "se"]]
-    worse = [n for n in table.index[1:] if n not in close]
-    text = f"Over the last {rows} scored rows, {best!r} predicts {target} best one step ahead."
+def _in_words(found: Comparison) -> str:
+    table, rows = found.table, len(found.pointwise)
+    best, others = table.index[0], table.index[1:]
+    close = [name for name in others if abs(table.loc[name, "difference"]) < _APART * table.loc[name, "se"]]
+    worse = [name for name in others if name not in close]
+    how = "refitted before every row" if found.exact else "refitted at rolling origins"
+    text = f"Over the last {rows} scored rows, {best!r} predicts {found.target} best one step ahead ({how})."
     if close:
-        text += " Within two standard errors of it: " + ", ".join(map(repr, close)) + "."
+        text += " Within two standard errors of it, so that these rows cannot tell them apart: "
+        text += ", ".join(map(repr, close)) + "."
     if worse:
         text += " Clearly worse: " + ", ".join(map(repr, worse)) + "."
+    if len(others):
+        least = _APART * table.loc[others, "se"].min() / rows
+        text += f" Differences in the mean log score below {least:.2g} cannot be seen in so many rows."
     return text
 
 
-def _require_comparable(problems: Mapping[str, Problem]):
+def _of_horizons(found: Comparison) -> list[str]:
+    """What the longest horizon says."""
+    horizon = found.horizons.index.get_level_values("horizon").max()
+    if horizon == 1:
+        return []
+    table = found.horizons.xs(horizon, level="horizon")
+    best, others = table["crps"].idxmin(), table.iloc[1:]
+    worse = others.index[np.abs(others["log_difference"]) > _APART * others["log_se"]]
+    told = ", ".join(map(repr, worse)) or "none"
+    return [
+        f"{horizon} rows ahead {best!r} has the smallest CRPS, {table.loc[best, 'crps']:.3g}, and {table.index[0]!r} the best "
+        f"log score; clearly worse by log score: {told}."
+    ]
+
+
+def _of_loo(found: Comparison) -> list[str]:
+    unreliable = found.table["pareto_k"].fillna(0.0)
+    names = unreliable.index[unreliable > 0]
+    if not len(names):
+        return []
+    told = ", ".join(f"{name!r} ({unreliable[name]:.1%} of rows)" for name in names)
+    return [f"Leaving one out (`loo`) is unreliable in some rows of {told}: use exact=True, or go by `rolling`."]
+
+
+def require_comparable(problems: Mapping[str, Problem]):
+    """Raise unless these predict the same target in the same rows, under names of their own."""
     names = list(problems)
     if not names:
         raise CalibrationError("fits is empty: give at least one fit by name")
+    taken = sorted(set(names) & set(baselines.BASELINES))
+    if taken:
+        raise CalibrationError(f"a fit is named {taken[0]!r}, as a naive forecast is: give it another name")
     first = problems[names[0]]
     target = first.observation.targets[0]
     for name in names[1:]:

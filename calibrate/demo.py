@@ -8,7 +8,6 @@ from queue import Queue
 from typing import NamedTuple
 
 import jax
-import numpy as np
 import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,6 +17,7 @@ from walras.calibrate.checking import Report
 from walras.calibrate.price_formation.placebo import Placebo, placebo
 from walras.calibrate.problem import Problem
 from walras.calibrate.progress import note
+from walras.calibrate.rolling import Scores
 from walras.calibrate.session import prepare
 from walras.calibrate.spec import Spec
 
@@ -57,7 +57,7 @@ class Fitted(NamedTuple):
 
     folder: Path
     verdict: str
-    rolling: np.ndarray
+    rolling: Scores
 
 
 class Analysis(NamedTuple):
@@ -66,7 +66,7 @@ class Analysis(NamedTuple):
     problem: Problem
     tree: xr.DataTree
     checks: Report
-    rolling: np.ndarray
+    rolling: Scores
 
 
 def run_demo(out: Path, console: Console) -> tuple[Path, dict[str, Analysis]]:

@@ -85,7 +85,9 @@ def forecast_bands(
     seen = pd.DataFrame(np.asarray(problem.observed), index=problem.data.index, columns=list(targets))
     return Forecast(
         bands=pd.concat(bands, names=["series"]),
-        baselines=_baselines(problem, extended, rows, seen[targets[0]]),
+        baselines=_baselines(
+            problem, extended, rows, seen[targets[0]], np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        ),
         variance=_shares(tables[..., 0], targets, times),
         past=seen.iloc[-_PAST:],
         units=dict(problem.data.attrs.get("units", {})),
@@ -124,12 +126,12 @@ def _shares(draws: np.ndarray, targets, times) -> pd.DataFrame:
     return pd.DataFrame(found, index=times)
 
 
-def _baselines(problem: Problem, extended: Problem, rows: int, target: pd.Series) -> pd.DataFrame:
+def _baselines(problem: Problem, extended: Problem, rows: int, target: pd.Series, rng) -> pd.DataFrame:
     traded = [name for name in ("supply", "volume") if name in problem.data]
     kept = [*traded, *dict.fromkeys(problem.observation.covariates)]
     frame = problem.data[kept].assign(**{target.name: target})
     future = extended.data[kept].iloc[-rows:]
-    found = baselines.forecasts(frame, str(target.name), future, LEVELS)
+    found = baselines.forecasts(frame, str(target.name), future, LEVELS, rng)
     tables = {name: pd.DataFrame(values, index=future.index, columns=_COLUMNS) for name, values in found.items()}
     return pd.concat(tables, names=["baseline"])
 

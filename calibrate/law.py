@@ -56,6 +56,10 @@ class Law(dist.Distribution):
         without = jax.vmap(lambda row: self.log_prob(value.at[row, 0].set(jnp.nan)))(jnp.arange(value.shape[0]))
         return jnp.where(jnp.isnan(value[:, 0]), jnp.nan, complete - without)
 
+    def leave_one_out_probability(self, value: Float[Array, "rows targets"]) -> Float[Array, " rows"]:
+        """P(Y_t ≤ y_t | y_−t) of the first target; NaN where missing, and everywhere unless a subclass knows it."""
+        return jnp.full(value.shape[0], jnp.nan)
+
 
 def log_densities(laws: dist.Distribution, value: Float[Array, " rows"]) -> Float[Array, " rows"]:
     """The log density of each value under the law of its row; NaN where it is missing."""
@@ -63,6 +67,12 @@ def log_densities(laws: dist.Distribution, value: Float[Array, " rows"]) -> Floa
     # A safe value where the entry is missing keeps the gradient finite.
     safe = jnp.where(missing, 0.0, value).sum() / jnp.maximum(jnp.sum(~missing), 1)
     return jnp.where(missing, jnp.nan, laws.log_prob(jnp.where(missing, safe, value)))
+
+
+def probabilities(laws: dist.Distribution, value: Float[Array, " rows"]) -> Float[Array, " rows"]:
+    """The probability of a smaller value than each under the law of its row; NaN where it is missing."""
+    missing = jnp.isnan(value)
+    return jnp.where(missing, jnp.nan, laws.cdf(jnp.where(missing, jnp.nanmean(value), value)))
 
 
 def repeated(draw: Callable[[Array], Array], key: Array, sample_shape: tuple[int, ...]) -> Array:
@@ -79,6 +89,13 @@ def left_out(seen: Array, weighted: Float[Array, " rows"], precision: Float[Arra
     """
     log_density = 0.5 * (jnp.log(precision) - jnp.log(2.0 * jnp.pi) - weighted**2 / precision)
     return jnp.where(seen, log_density, jnp.nan)
+
+
+def left_out_probability(
+    seen: Array, weighted: Float[Array, " rows"], precision: Float[Array, " rows"]
+) -> Float[Array, " rows"]:
+    """P(Y_t ≤ y_t | y_−t) of normal observations, as `left_out`; here the sign of `weighted` counts."""
+    return jnp.where(seen, jax.scipy.stats.norm.cdf(weighted / jnp.sqrt(precision)), jnp.nan)
 
 
 class IndependentRows(Law):
@@ -101,3 +118,6 @@ class IndependentRows(Law):
 
     def one_step_ahead(self, value):
         return self.rows
+
+    def leave_one_out_probability(self, value):
+        return probabilities(self.rows, value[:, 0])

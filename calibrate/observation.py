@@ -45,6 +45,13 @@ class Observation(ABC):
         """The columns that the law takes as given in every row, known in advance of the targets."""
         return ()
 
+    @property
+    def remedies(self) -> Mapping[str, str]:
+        """What helps where the errors of a fit have the wrong "calibration", a "correlation" or a changing "volatility", or
+        where replications lack a "statistic" of the data; general words stand for what is not given.
+        """
+        return {}
+
     def parameters(self, frame: pd.DataFrame) -> dict[str, Parameter]:
         """The observation's own parameters, such as a noise scale, with their defaults."""
         return {}

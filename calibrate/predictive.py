@@ -9,7 +9,7 @@ from numpyro import handlers
 
 from walras.calibrate.compiling import quickly
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.law import log_densities
+from walras.calibrate.law import Law, log_densities
 from walras.calibrate.problem import Problem, solved
 from walras.calibrate.tree import observed_columns, to_tree
 
@@ -34,6 +34,17 @@ def _at(problem: Problem, values: dict):
     return *forward, trace
 
 
+def _given(trace) -> jax.Array:
+    """The log density of what the program takes as given beside its law, such as measurements of supply."""
+    given = [site for site in trace.values() if site["type"] == "sample" and site["is_observed"]]
+    return sum((jnp.sum(site["fn"].log_prob(site["value"])) for site in given), jnp.zeros(()))
+
+
+def law_at(problem: Problem, values: dict) -> Law:
+    """The law of the data at given values of the program's latent sites."""
+    return _at(problem, values)[2]
+
+
 def pointwise(problem: Problem, values: dict, key) -> dict:
     """Per draw: one-step-ahead laws and leave-one-out densities, log priors, solver failures, and what was not observed.
 
@@ -52,6 +63,8 @@ def pointwise(problem: Problem, values: dict, key) -> dict:
             "probability": ahead.cdf(target),
             "simulated": ahead.sample(simulate_key),
             "leave_one_out": law.leave_one_out(observed),
+            "left_out_probability": law.leave_one_out_probability(observed),
+            "log_likelihood": law.log_prob(observed) + _given(trace),
             "log_prior": {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in sampled.items()},
             "solver_failed": ~solved(equilibrium),
             "reconstructed": law.reconstruct(key, observed),
@@ -60,15 +73,6 @@ def pointwise(problem: Problem, values: dict, key) -> dict:
     chains, draws = next(iter(values.values())).shape[:2]
     result = _over_draws(one, _flat(values), jax.random.split(key, chains * draws))
     return jax.tree.map(lambda array: array.reshape(chains, draws, *array.shape[1:]), result)
-
-
-def one_step_densities(problem: Problem, values: dict) -> np.ndarray:
-    """log one-step-ahead density of the first target at each draw and row, (chains · draws, rows); NaN where missing."""
-
-    def one(values):
-        return log_densities(_at(problem, values)[2].one_step_ahead(problem.observed), problem.observed[:, 0])
-
-    return _over_draws(one, _flat(values))
 
 
 def latent_values(problem: Problem, tree: xr.DataTree) -> dict[str, np.ndarray]:

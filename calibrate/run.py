@@ -14,7 +14,7 @@ import xarray as xr
 from walras import data
 from walras.calibrate import registry
 from walras.calibrate.checking import Report, check
-from walras.calibrate.comparing import Comparison, compare, rolling_scores
+from walras.calibrate.comparing import Comparison, compare, require_comparable, rolling_scores
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.predictive import forecast, posterior_predictive
 from walras.calibrate.problem import Problem
@@ -236,13 +236,20 @@ def changes_of(sets: list[str], supply: Path | None, spec: Spec, problem: Proble
     return changes
 
 
-def compare_runs(paths: list[Path], origins: int) -> Comparison:
-    """Compare runs by name of their directories."""
+def compare_runs(paths: list[Path], **options) -> Comparison:
+    """Compare runs by name of their directories, and write compare.json in each. `options` are those of `rolling_scores`."""
     runs = {path.resolve().name: read(path) for path in paths}
     if len(runs) < len(paths):
         raise CalibrationError("two of the runs have the same directory name: rename one")
-    rolling = {}
-    for name, (spec, problem, _) in runs.items():
-        rolling[name] = rolling_scores(problem, build(spec)[1], key=key_of(spec), origins=origins)
     fits = {name: (problem, tree) for name, (_, problem, tree) in runs.items()}
-    return compare(fits, key=jax.random.key(0), origins=origins, rolling=rolling)
+    require_comparable({name: problem for name, (problem, _) in fits.items()})
+    # Refits go on from chains, whatever the run itself was drawn by.
+    built = {name: build(spec)[1] for name, (spec, _, _) in runs.items()}
+    samplers = {name: sampler if isinstance(sampler, NUTS) else NUTS() for name, sampler in built.items()}
+    rolling = {
+        name: rolling_scores(problem, samplers[name], key=key_of(spec), **options) for name, (spec, problem, _) in runs.items()
+    }
+    found = compare(fits, key=jax.random.key(0), sampler=samplers, rolling=rolling, **options)
+    for path in paths:
+        found.save(path)
+    return found

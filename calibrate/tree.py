@@ -30,11 +30,16 @@ def assemble(problem: Problem, draws: Draws, extra: dict, attrs: dict) -> xr.Dat
     target = problem.observation.targets[0]
     groups = {
         "posterior": {**draws.values, **extra["reconstructed"]},
-        "sample_stats": {**draws.statistics, "solver_failed": extra["solver_failed"]},
+        "sample_stats": {
+            **draws.statistics,
+            "solver_failed": extra["solver_failed"],
+            "log_likelihood": extra["log_likelihood"],  # of all data together, log p(y | θ)
+        },
         "log_likelihood": {target: extra["leave_one_out"]},
         "log_prior": extra["log_prior"],
         "prior": extra["prior"],
         "one_step_ahead": {name: extra[name] for name in _AHEAD},
+        "leave_one_out": {"probability": extra["left_out_probability"]},
         "observed_data": observed_columns(problem),
         "constant_data": constants(problem),
     }

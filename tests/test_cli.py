@@ -92,6 +92,12 @@ def test_a_run_can_be_checked_predicted_and_reported(fitted, walras):
 def test_runs_are_compared_with_baselines(fitted, walras):
     code, said = walras("compare", fitted, "--origins", 2)
     assert code == 0 and "last price" in said and "lagged regression" in said
+    assert json.loads((fitted / "compare.json").read_text())["exact"] is False
+
+
+def test_runs_are_not_compared_farther_ahead_than_rows_allow(fitted, walras):
+    code, said = walras("compare", fitted, "--horizon", 20)
+    assert code == 2 and "horizon is 20: of 16 scored rows give a whole number from 1 to 8" in said
 
 
 def test_a_used_run_directory_is_refused_and_kept(fitted, walras):

@@ -152,6 +152,15 @@ class Bids(Observation):
 
         return {}, outcomes(world)
 
+    @property
+    def remedies(self):
+        return {
+            "calibration": "choose another family of values (values='spline' bends most), or add shifters",
+            "correlation": "bids of an auction do not move together by one scale alone: add shifters, or look at the reserve",
+            "volatility": "auctions differ in the spread of their bids: add shifters, or fit kinds of auctions apart",
+            "statistic": "another family of values, shifters, or a reserve are what changes it",
+        }
+
     def statistics(self, tables, inputs):
         logs = tables[..., 0]
         rank, auction = np.asarray(inputs["rank"]), np.asarray(inputs["auction"])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from walras.calibrate.law import Law, log_densities
+from walras.calibrate.law import Law, left_out_probability, log_densities, probabilities
 
 
 class SeriesErrors(Law):
@@ -62,6 +62,21 @@ class SeriesErrors(Law):
 
     def log_prob(self, value):
         return jnp.nansum(log_densities(self.one_step_ahead(value), value[:, 0]))
+
+    def leave_one_out_probability(self, value):
+        """Not known where Student-t errors persist."""
+        if self.persistence is None:
+            return probabilities(self._errors(self.mean_price, self.scale), value[:, 0])
+        if self.degrees_of_freedom is not None:
+            return super().leave_one_out_probability(value)
+        seen = ~jnp.isnan(value[:, 0])
+        previous = self._previous(seen)
+        decay = self._decay(previous)
+        # What each row says of itself, and what the next seen row says of it.
+        own = jnp.where(seen, 1.0 / (self.scale**2 * (1.0 - decay**2)), 0.0)
+        precision = own.at[previous].add(jnp.where(previous >= 0, decay**2 * own, 0.0))
+        slope = jax.grad(lambda price: self.log_prob(price[:, None]))(value[:, 0])
+        return left_out_probability(seen, -slope, jnp.where(seen, precision, 1.0))
 
     def sample(self, key, sample_shape=()):
         shocks = self._errors(0.0, 1.0).sample(key, (*sample_shape, self.mean_price.size))

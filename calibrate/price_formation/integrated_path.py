@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
-from walras.calibrate.law import Law, left_out, repeated
+from walras.calibrate.law import Law, left_out, left_out_probability, repeated
 
 
 class IntegratedPath(Law):
@@ -60,9 +60,16 @@ class IntegratedPath(Law):
         return dist.Normal(mean, scale)
 
     def leave_one_out(self, value):
+        return left_out(*self._without_each(value))
+
+    def leave_one_out_probability(self, value):
+        return left_out_probability(*self._without_each(value))
+
+    def _without_each(self, value):
+        """Where prices are seen, Σ⁻¹ errors and diag Σ⁻¹."""
         seen, error, root, _ = self._whitened(value)
         inverse = cho_solve((root, True), jnp.eye(seen.size))
-        return left_out(seen, inverse @ error, jnp.diagonal(inverse))
+        return seen, inverse @ error, jnp.diagonal(inverse)
 
     def _simulate(self, key):
         path_key, noise_key = jax.random.split(key)

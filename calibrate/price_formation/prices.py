@@ -12,6 +12,7 @@ from walras.calibrate.errors import CalibrationError
 from walras.calibrate.intervention import Change, Intervention
 from walras.calibrate.observation import Observation
 from walras.calibrate.price_formation.errors_law import SeriesErrors
+from walras.calibrate.price_formation.statistics import price_statistics
 from walras.calibrate.prior import Parameter, Prior
 from walras.data import elapsed, standard
 
@@ -148,6 +149,24 @@ class Prices(Observation):
             lower=0.0,
         )
         return found
+
+    @property
+    def remedies(self):
+        memory = "give errors='ar1', or a covariate" if self.errors == "independent" else "add a covariate"
+        tails = "fit logs of prices" + (", or heavier-tailed noise" if self.noise == "normal" else "")
+        return {
+            "calibration": tails,
+            "correlation": f"{memory}, such as one that moves demand",
+            "volatility": "fit logs of prices, or a period in which volatility is one",
+            "statistic": f"{memory}; or fit logs of prices",
+        }
+
+    def statistics(self, tables, inputs):
+        return price_statistics(tables[..., 0], self.segments(tables.shape[-2], inputs))
+
+    def segments(self, rows: int, inputs) -> np.ndarray:
+        """Which rows follow each other, as numbers (rows,) that they share: all of them in one series."""
+        return np.zeros(rows, int)
 
     def errors_around(self, mean, params, since) -> SeriesErrors:
         """The law of prices (rows,) around their means, observed at times `since` the start (rows,) in periods."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from walras.calibrate.law import Law, left_out, repeated
+from walras.calibrate.law import Law, left_out, left_out_probability, repeated
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _CROWDING = 3
@@ -194,7 +194,14 @@ class StateSpace(Law):
         return dist.Normal(predicted[:, 0], jnp.sqrt(variance))
 
     def leave_one_out(self, value):
-        """log p(price_t | everything else), from one derivative of the likelihood.
+        """log p(price_t | everything else)."""
+        return left_out(*self._without_each(value))
+
+    def leave_one_out_probability(self, value):
+        return left_out_probability(*self._without_each(value))
+
+    def _without_each(self, value):
+        """Where prices are seen, Σ⁻¹e and diag Σ⁻¹ there, from one derivative of the likelihood.
 
         With Σ the covariance of all observations and e their deviations, ∂ℓ/∂y = −Σ⁻¹e =: −u and ∂ℓ/∂Σ_tt = ½(u_t² − M_t),
         M = diag Σ⁻¹.
@@ -206,7 +213,7 @@ class StateSpace(Law):
         slope, noise_slope = jax.grad(log_likelihood, argnums=(0, 1))(value[:, 0], jnp.zeros(self.gap.size))
         seen = ~jnp.isnan(value[:, 0])
         precision = jnp.where(seen, slope**2 - 2.0 * noise_slope, 1.0)
-        return left_out(seen, slope, precision)
+        return seen, -slope, precision
 
     def _path(self, start, innovations):
         """The z of every row (rows, 5) from the first state and the innovations (rows, 5), without means."""

@@ -124,6 +124,10 @@ class TradingDays(Prices):
     def law(self, equilibrium, params, inputs):
         return self.errors_around(equilibrium.price.reshape(-1), params, inputs["elapsed"])
 
+    def segments(self, rows, inputs):
+        days = np.shape(inputs["supply"])[0]
+        return np.repeat(np.arange(days), rows // days)
+
     def coordinates(self, frame):
         return {"day": list(self._days(frame).index)}
 

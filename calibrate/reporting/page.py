@@ -19,6 +19,7 @@ from walras.calibrate.errors import CalibrationError
 from walras.calibrate.predictive import predictive_statistics
 from walras.calibrate.problem import Problem
 from walras.calibrate.reporting import contents, plots, tables
+from walras.calibrate.reporting.comparisons import plot_comparison
 from walras.calibrate.reporting.numbers import listed, number, percent
 from walras.calibrate.reporting.style import without_screen
 
@@ -89,6 +90,7 @@ def _headline(problem: Problem, judged: Report) -> dict[str, Any]:
         "verdict": judged.verdict,
         "asking": [{"name": c.name, "remedy": c.remedy, "verdict": c.verdict} for c in asking],
         "judged": len(judged.checks),
+        "misspecification": judged.misspecification,
     }
 
 
@@ -160,7 +162,15 @@ def _predictive(problem: Problem, tree: xr.DataTree) -> dict[str, Any]:
 def _scores(comparison) -> dict[str, Any] | None:
     if comparison is None:
         return None
-    return {"table": tables.from_frame(comparison.table), "text": getattr(comparison, "text", "")}
+    several = hasattr(comparison, "horizons") and comparison.horizons.index.get_level_values("horizon").max() > 1
+    return {
+        "table": tables.from_frame(comparison.table),
+        "text": getattr(comparison, "text", ""),
+        "horizons": tables.from_frame(comparison.horizons) if several else None,
+        "image": _embed(plot_comparison(comparison), "scores beside naive forecasts")
+        if hasattr(comparison, "pointwise")
+        else None,
+    }
 
 
 def _chains(problem: Problem, tree: xr.DataTree) -> dict[str, Any] | None:

@@ -75,8 +75,12 @@ class ReturnsAndVolume(Law):
 
     def one_step_ahead(self, value):
         centre = self._kept * jnp.concatenate([jnp.zeros(1), self.deviations(value[..., 1])[:-1]])
-        # x is known in the first row.
-        centre, spread = centre.at[0].set(self.first), jnp.full(centre.size, self._fresh).at[0].set(0.0)
+        # x is known in the first row and wherever the return is; over a missing return its spread grows.
+        row = jnp.arange(centre.size)
+        known = jax.lax.cummax(jnp.where(jnp.isnan(value[..., 1]) & (row > 0), 0, row))
+        since = row - jnp.concatenate([jnp.zeros(1, int), known[:-1]])
+        spread = jnp.sqrt(-jnp.expm1(-2.0 * self.reversion * since))
+        centre = centre.at[0].set(self.first)
         return NextVolume(centre, spread, level=self.level, share=self.share, noise=self.noise)
 
     def leave_one_out(self, value):
@@ -94,6 +98,10 @@ class ReturnsAndVolume(Law):
 
     def replay(self, shocks):
         return self._tabulated(*shocks, jnp.full(self.event_shape, jnp.nan))
+
+    def leave_one_out_probability(self, value):
+        mean = self.mean_log_volume(self.deviations(value[..., 1]))
+        return jss.norm.cdf(value[..., 0], mean, self.noise)
 
     def complete(self, key, value):
         shock_key, noise_key = jax.random.split(key)

@@ -232,6 +232,15 @@ class PriceAndVolume(Observation):
             "Volume says most of what is known of the drift: a shock that agents hedge is the return less its drift.",
         ]
 
+    @property
+    def remedies(self):
+        return {
+            "calibration": "shorten the trend of volume, or leave out days of a special kind",
+            "correlation": "volume has a memory that one reversion of positions does not give: shorten its trend",
+            "volatility": "choose a period in which volatility is one",
+            "statistic": "one volatility and one reversion cannot change it",
+        }
+
     def statistics(self, tables, inputs):
         volume, returns = tables[..., 0], tables[..., 1]
         size = np.abs(returns)

@@ -156,14 +156,21 @@ def predict(path: Run, draws: Annotated[int, typer.Option(help="Replicated serie
 
 
 @app.command()
-def compare(paths: Annotated[list[Path], typer.Argument(help="Run directories.")], origins: Origins = 4):
-    """Score runs of the same data by their one-step-ahead predictions, beside naive baselines."""
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    origins: Origins = 4,
+    horizon: Annotated[int, typer.Option(help="Rows ahead up to which forecasts are scored.")] = 1,
+    exact: Annotated[bool, typer.Option("--exact", help="Refit before every scored row: leave-future-out.")] = False,
+):
+    """Score forecasts of runs of the same data, beside naive ones; writes compare.json in each run."""
     _prepare()
     from walras.calibrate import run
 
-    comparison = run.compare_runs(paths, origins)
+    comparison = run.compare_runs(paths, origins=origins, horizon=horizon, exact=exact)
     console = Console()
-    console.print(_frame_table(comparison.table, "log scores, best first"))
+    console.print(_frame_table(comparison.table, "scores, best first"))
+    if horizon > 1:
+        console.print(_frame_table(comparison.horizons, "by horizon"))
     console.print(comparison.text, markup=False)
 
 
@@ -285,11 +292,13 @@ def _posterior_table(summary) -> Table:
 
 def _frame_table(frame, title: str) -> Table:
     table = Table(title=title)
-    table.add_column(str(frame.index.name or ""))
+    for name in frame.index.names:
+        table.add_column(str(name or ""))
     for column in frame.columns:
         table.add_column(str(column), justify="right")
     for label, row in frame.iterrows():
-        table.add_row(str(label).removesuffix(" 00:00:00"), *(_number(value) for value in row))
+        labels = label if isinstance(label, tuple) else (label,)
+        table.add_row(*(str(part).removesuffix(" 00:00:00") for part in labels), *(_number(value) for value in row))
     return table
 
 
@@ -302,3 +311,5 @@ def _print_checks(console: Console, judged, name: str = "checks"):
     for item in judged.checks:
         if item.verdict != "pass":
             console.print(f"  {item.verdict}: {item.name} = {item.value:.4g}; {item.remedy}", markup=False)
+    if judged.misspecification:
+        console.print(judged.misspecification, markup=False)

@@ -31,7 +31,6 @@ from walras.calibrate import (
     Problem,
     StochasticPrices,
     baselines,
-    comparing,
     fit,
     forecast,
     load,
@@ -41,6 +40,7 @@ from walras.calibrate import (
     save,
 )
 from walras.calibrate.comparing import compare, origins_of, rolling_scores
+from walras.calibrate.rolling import REFIT_DRAWS
 from walras.model import PriceFormation, Quadratic
 
 ROWS = 40
@@ -137,6 +137,7 @@ def test_groups_dimensions_and_coordinates(problem, tree):
         "log_prior",
         "prior",
         "one_step_ahead",
+        "leave_one_out",
         "observed_data",
         "constant_data",
     }
@@ -298,12 +299,12 @@ def test_a_rolling_score_is_the_mean_density_of_its_block(problem, tree, scores)
     starts, ends = origins_of(ROWS, 2, 0.4)
     assert (starts, ends) == ([24, 32], [32, 40])
     masked = problem.observed.at[starts[1] :].set(jnp.nan)
-    values = samplers.chains(problem, SAMPLER).rerun(masked, -(-comparing.REFIT_DRAWS // SAMPLER.chunk))
+    values = samplers.chains(problem, SAMPLER).rerun(masked, -(-REFIT_DRAWS // SAMPLER.chunk))
     draws = [dict(zip(values, row, strict=True)) for row in zip(*(array.ravel() for array in values.values()), strict=True)]
     logs = [stats.norm.logpdf(problem.data["price"], foreseen_price(problem, one), one["price_noise"]) for one in draws]
     expected = scipy.special.logsumexp(logs, axis=0) - np.log(len(draws))
-    assert_allclose(scores[starts[1] :], expected[starts[1] :], rtol=EXACT)
-    assert np.isnan(scores[: starts[0]]).all()
+    assert_allclose(scores.log_score[starts[1] :, 0], expected[starts[1] :], rtol=EXACT)
+    assert np.isnan(scores.log_score[: starts[0]]).all()
 
 
 @pytest.mark.statistical
@@ -319,7 +320,8 @@ def test_a_refit_is_the_posterior_of_the_earlier_rows(problem, tree):
 def test_comparison(problem, tree, scores):
     """The table must hold each model once, differences to the best, and the baselines by their own densities."""
     compared = compare({"ours": (problem, tree)}, key=jax.random.key(0), rolling={"ours": scores}, origins=2)
-    assert list(compared.table.columns) == ["rolling", "difference", "se", "one_step", "loo", "pareto_k"]
+    columns = ["rolling", "difference", "se", "crps", "crps_difference", "crps_se", "one_step", "loo", "loo_se", "pareto_k"]
+    assert list(compared.table.columns) == columns
     assert set(compared.table.index) == {"ours", "last price", "lagged regression"}
     assert compared.table["rolling"].is_monotonic_decreasing
     assert compared.table["difference"].iloc[0] == 0.0
