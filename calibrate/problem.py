@@ -162,7 +162,7 @@ class Problem:
         found = self.registered and self.registered.structure
         if found is None:
             return self.build(structure, inputs)
-        chosen = {} if self.registered.solver is None else self.build.keywords
+        chosen = getattr(self.build, "keywords", {})  # the solver, if the market wants one
         return found.solve(structure, inputs, **chosen)
 
     def parameters(self, inputs) -> dict:

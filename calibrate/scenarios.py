@@ -150,8 +150,8 @@ def _structure(problem: Problem, values):
     """Economic parameters and complete inputs of a draw."""
     program = handlers.substitute(lambda: problem.completed(problem.inputs), data=values)
     with handlers.block(), handlers.seed(rng_seed=0):
-        params, inputs = program()
-    return problem.structure(params, inputs), inputs
+        completed: tuple = program()
+    return problem.structure(*completed), completed[1]
 
 
 def _change(problem: Problem, name: str, change) -> Change:
