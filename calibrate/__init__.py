@@ -20,18 +20,22 @@ from walras.calibrate.prior import Parameter, Prior
 from walras.calibrate.problem import Problem
 from walras.calibrate.registry import Market, markets
 from walras.calibrate.reporting import report
-from walras.calibrate.samplers import NUTS
+from walras.calibrate.samplers import MAP, NUTS, SMC, SVI, Laplace
 from walras.calibrate.trading_costs.volume import PriceAndVolume
 from walras.calibrate.tree import load, priors, save
 
 __all__ = [
+    "MAP",
     "NUTS",
+    "SMC",
+    "SVI",
     "Bids",
     "CalibrationError",
     "Comparison",
     "EstimatedValues",
     "ForeseenPrices",
     "IndependentRows",
+    "Laplace",
     "Law",
     "Market",
     "Observation",
