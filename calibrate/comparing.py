@@ -16,7 +16,7 @@ from walras.calibrate import baselines
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.predictive import one_step_densities
 from walras.calibrate.problem import Problem
-from walras.calibrate.samplers import NUTS, chains
+from walras.calibrate.samplers import NUTS, Sampler, chains
 
 # Of each chain at least, in whole chunks, at each origin: the mean score is within 0.005 of that with five times as many.
 REFIT_DRAWS = 100
@@ -45,13 +45,15 @@ def origins_of(rows: int, origins: int, share: float) -> tuple[list[int], list[i
     return list(edges[:-1]), list(edges[1:])
 
 
-def rolling_scores(problem: Problem, sampler: NUTS, *, key, origins: int = 4, share: float = 0.4) -> np.ndarray:
+def rolling_scores(problem: Problem, sampler: Sampler, *, key, origins: int = 4, share: float = 0.4) -> np.ndarray:
     """One-step-ahead log density of each of the last rows (rows,), refitted at rolling origins; NaN before the first.
 
     At each origin the posterior is that of the rows before it; within a block the model is then told each row in turn,
     its parameters unchanged. Chains start from the fit to all rows and move for as long as they are then kept. Default
-    priors stay those of the problem: their centres and scales come from all of its rows.
+    priors stay those of the problem: their centres and scales come from all of its rows. Refits are by NUTS, with its default
+    options where `sampler` is another.
     """
+    sampler = sampler if isinstance(sampler, NUTS) else NUTS()
     compiled = chains(problem, sampler)
     if not compiled.ready:
         compiled.run(jax.random.split(key, sampler.chains))
@@ -71,7 +73,7 @@ def compare(
     fits: Mapping[str, tuple[Problem, xr.DataTree]],
     *,
     key,
-    sampler: NUTS | None = None,
+    sampler: Sampler | None = None,
     origins: int = 4,
     share: float = 0.4,
     rolling: Mapping[str, np.ndarray] | None = None,
@@ -118,7 +120,9 @@ def _mean_log(log_density):
 
 
 def _loo(tree, target):
-    """PSIS-LOO and the share of rows with a Pareto k above 0.7, over the rows that are observed."""
+    """PSIS-LOO and the share of rows with a Pareto k above 0.7, over the rows that are observed; NaN of a single point."""
+    if tree["posterior"].sizes["draw"] == 1:
+        return np.nan, np.nan
     density = tree["log_likelihood"].to_dataset()[[target]]
     rows = density[target].dims[-1]
     kept = density.isel({rows: np.flatnonzero(np.isfinite(density[target]).all(("chain", "draw")).to_numpy())})

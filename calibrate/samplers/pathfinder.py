@@ -12,8 +12,10 @@ _PATHS = 4  # for each chain: one that ends in a poor place has no weight beside
 _POINTS = 50  # of each path's approximation
 
 
-def starts(target: Target, keys, data):
+def starts(target: Target, keys):
     """A starting vector for each chain (chains, dimension), from paths of its own that begin where `target` does."""
+
+    data = target.data
 
     def one(key):
         begin_key, path_key, sample_key, choose_key = jax.random.split(key, 4)

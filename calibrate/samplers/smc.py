@@ -33,6 +33,9 @@ _ACCEPTANCE = 0.8  # of trajectories, for which step sizes aim (Beskos et al. 20
 _FIRST_STEP = 0.5  # in standard deviations of the particles
 _REGULAR = 1e-6  # of each variance, added to it: a cloud that is flat has a mass matrix too
 _MOST_STAGES = 500
+# A log density that no particle has. Where a trajectory flies off, the product of its momentum and velocity overflows, with
+# any sign, and Metropolis would accept an energy of −∞; where the density is zero it refuses it.
+_ABYSS = -1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,8 @@ def _programs(target: Target, options: SMC):
 
         def density(z):
             prior, likelihood = parts(z, data)
-            return prior + temperature * likelihood
+            value = prior + temperature * likelihood
+            return jnp.where(value > _ABYSS, value, -jnp.inf)
 
         def move(state, key):
             step_key, key = jax.random.split(key)
