@@ -29,8 +29,9 @@ from walras.calibrate.samplers.target import Target
 
 _RESAMPLING = {"systematic": resampling.systematic, "multinomial": resampling.multinomial}
 _BATCH = 100  # particles whose density is computed side by side: more take more memory, and no less time
-_ACCEPTANCE = 0.8  # of trajectories, for which step sizes aim (Beskos et al. 2013: .65 at least)
+_ACCEPTANCE = 0.8  # of trajectories, at least, by which step sizes are chosen (Beskos et al. 2013: .65 at least)
 _FIRST_STEP = 0.5  # in standard deviations of the particles
+_PILOTS, _SMALLEST_STEP = 100, 1e-6  # particles that try a step size, before it is halved
 _REGULAR = 1e-6  # of each variance, added to it: a cloud that is flat has a mass matrix too
 _MOST_STAGES = 500
 # A log density that no particle has. Where a trajectory flies off, the product of its momentum and velocity overflows, with
@@ -142,25 +143,36 @@ def _programs(target: Target, options: SMC):
             value = prior + temperature * likelihood
             return jnp.where(value > _ABYSS, value, -jnp.inf)
 
-        def move(state, key):
+        def trajectory(step_size, state, key):
             step_key, key = jax.random.split(key)
             # A range of step sizes, so that no trajectory is a whole period.
-            step_size = cloud.step_size * jax.random.uniform(step_key, minval=0.5, maxval=1.5)
+            step_size *= jax.random.uniform(step_key, minval=0.5, maxval=1.5)
             state, info = kernel(key, state, density, step_size, spread, options.leapfrogs)
             return state, info.acceptance_rate
 
-        def moved(key_and_point):
-            key, z = key_and_point
-            state, acceptance = jax.lax.scan(move, hmc.init(z, density), jax.random.split(key, options.moves))
-            return state.position, parts(state.position, data)[1], jnp.mean(acceptance)
+        def moves(step_size, count):
+            def moved(key_and_point):
+                key, z = key_and_point
+                move = partial(trajectory, step_size)
+                state, acceptance = jax.lax.scan(move, hmc.init(z, density), jax.random.split(key, count))
+                return state.position, parts(state.position, data)[1], jnp.mean(acceptance)
 
+            return over(moved, kept[0], data)
+
+        # Modes shrink as the temperature rises, where the covariance of all particles does not: particles from all over the
+        # cloud try the step size, and their moves are dropped.
         keys = jax.random.split(move_key, options.particles)
-        particles, log_likelihood, acceptance = over(moved, kept[0], data)((keys, kept))
+        every = slice(None, None, -(-options.particles // _PILOTS))
+
+        def refused(step_size):
+            return (jnp.mean(moves(step_size, 1)((keys[every], kept[every]))[2]) < _ACCEPTANCE) & (step_size > _SMALLEST_STEP)
+
+        step_size = jax.lax.while_loop(refused, lambda step_size: step_size / 2.0, cloud.step_size)
+        particles, log_likelihood, acceptance = moves(step_size, options.moves)((keys, kept))
         accepted = jnp.mean(acceptance)
         evidence = cloud.log_evidence + total - jnp.log(options.particles)
-        step_size = cloud.step_size * jnp.exp(accepted - _ACCEPTANCE)
         stage = {"temperature": temperature, "acceptance": accepted, "ess": ess(log_weights), "step_size": step_size}
-        return _Cloud(key, particles, log_likelihood, temperature, evidence, step_size), stage
+        return _Cloud(key, particles, log_likelihood, temperature, evidence, 2.0 * step_size), stage
 
     return quickly(begin), quickly(advance)
 
