@@ -23,14 +23,17 @@ from walras.calibrate.prior import Parameter, Prior
 from walras.calibrate.problem import Problem
 from walras.calibrate.registry import Market, markets
 from walras.calibrate.reporting import report
-from walras.calibrate.samplers import NUTS
+from walras.calibrate.samplers import MAP, NUTS, SMC, SVI, Laplace
 from walras.calibrate.scenarios import Scenario, scenario
 from walras.calibrate.sensitivities.analysis import Sensitivity, sensitivity
 from walras.calibrate.trading_costs.volume import PriceAndVolume
 from walras.calibrate.tree import load, priors, save
 
 __all__ = [
+    "MAP",
     "NUTS",
+    "SMC",
+    "SVI",
     "Bids",
     "CalibrationError",
     "Change",
@@ -40,6 +43,7 @@ __all__ = [
     "ForeseenPrices",
     "Identification",
     "IndependentRows",
+    "Laplace",
     "Law",
     "Market",
     "Observation",

@@ -17,7 +17,7 @@ from walras.calibrate.finding import Finding
 from walras.calibrate.leaving_out import RELIABLE, leave_one_out
 from walras.calibrate.problem import Problem
 from walras.calibrate.rolling import Scores, blocks, origins_of, rolling_scores
-from walras.calibrate.samplers import NUTS
+from walras.calibrate.samplers import NUTS, Sampler
 
 __all__ = ["Comparison", "compare", "origins_of", "rolling_scores"]
 
@@ -67,7 +67,7 @@ def compare(
     fits: Mapping[str, tuple[Problem, xr.DataTree]],
     *,
     key,
-    sampler: NUTS | Mapping[str, NUTS] | None = None,
+    sampler: Sampler | Mapping[str, Sampler] | None = None,
     origins: int = 4,
     share: float = 0.4,
     horizon: int = 1,
@@ -106,6 +106,8 @@ def compare(
     table = _summary(pointwise.dropna(), horizons.xs(1, level="horizon"))
     for name, (problem, tree) in fits.items():
         table.loc[name, "one_step"] = float(_mean_log(tree["one_step_ahead"]["log_density"]).mean(skipna=True))
+        if tree["posterior"].sizes["draw"] == 1:
+            continue  # a single point has no weights
         left = leave_one_out(problem, tree, sampler=samplers[name] if exact else None, key=key)
         table.loc[name, ["loo", "loo_se"]] = float(left.elpd), float(left.se)
         table.loc[name, "pareto_k"] = float(np.mean(~(left.pareto_k.to_numpy() <= RELIABLE)))

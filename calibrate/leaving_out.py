@@ -19,7 +19,7 @@ from walras.calibrate.compiling import quickly
 from walras.calibrate.predictive import latent_values, law_at
 from walras.calibrate.problem import Problem
 from walras.calibrate.rolling import REFIT_DRAWS
-from walras.calibrate.samplers import NUTS, chains
+from walras.calibrate.samplers import NUTS, Sampler, chains
 
 RELIABLE = 0.7  # the largest Pareto k of an estimate that is relied on (Vehtari et al., J. Mach. Learn. Res. 25 (2024))
 _MATCHED_DRAWS = 2000  # at most as many are moved: each iteration evaluates the posterior at all of them
@@ -27,7 +27,7 @@ _WEIGHTED_DRAWS = 1000
 _TOGETHER = 50  # draws evaluated side by side
 
 
-def leave_one_out(problem: Problem, tree: xr.DataTree, *, sampler: NUTS | None = None, key=None) -> Any:
+def leave_one_out(problem: Problem, tree: xr.DataTree, *, sampler: Sampler | None = None, key=None) -> Any:
     """PSIS-LOO of the first target in the rows where it is observed, as ArviZ's ELPDDataLOO with pointwise values.
 
     Rows with a Pareto k above 0.7 are estimated again by moment matching (Paananen et al., Stat. Comput. 31 (2021)). With a
@@ -137,6 +137,7 @@ def functions(problem: Problem, tree: xr.DataTree) -> tuple[np.ndarray, Callable
 
 def _refit(problem, sampler, found, rows, key):
     """Refit without each row that is still unreliable: its score is then the mean density over draws that never saw it."""
+    sampler = sampler if isinstance(sampler, NUTS) else NUTS()
     compiled = chains(problem, sampler)
     unreliable = np.flatnonzero(~(found.pareto_k.to_numpy() <= RELIABLE))
     if unreliable.size and not compiled.ready:

@@ -75,8 +75,8 @@ def of_rows_left_out(problem: Problem, tree: xr.DataTree) -> list[Check]:
 
 def left_out_transforms(tree: xr.DataTree) -> np.ndarray | None:
     """P(Y_t ≤ y_t | all other rows), of the rows observed: means over draws weighted as if they had not seen the row."""
-    if "leave_one_out" not in tree.children:
-        return None  # a run saved before this was kept
+    if "leave_one_out" not in tree.children or tree["posterior"].sizes["draw"] == 1:
+        return None  # a run saved before this was kept, or a single point
     probability = tree["leave_one_out"]["probability"].to_numpy()
     rows = np.flatnonzero(np.isfinite(probability).all((0, 1)))
     ahead = tree["one_step_ahead"]["probability"].to_numpy()

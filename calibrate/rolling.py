@@ -15,7 +15,7 @@ from walras.calibrate.errors import CalibrationError
 from walras.calibrate.law import log_densities
 from walras.calibrate.predictive import law_at
 from walras.calibrate.problem import Problem
-from walras.calibrate.samplers import NUTS, chains
+from walras.calibrate.samplers import NUTS, Sampler, chains
 
 # Of each chain at least, in whole chunks, at each origin: the mean score is within 0.005 of that with five times as many.
 REFIT_DRAWS = 100
@@ -62,7 +62,7 @@ def blocks(problem: Problem, *, origins: int, share: float, exact: bool, horizon
 
 def rolling_scores(
     problem: Problem,
-    sampler: NUTS,
+    sampler: Sampler,
     *,
     key,
     origins: int = 4,
@@ -76,12 +76,13 @@ def rolling_scores(
     each row in turn, its parameters unchanged; with `exact` they are refitted before every row, which is leave-future-out
     cross-validation. What is known in advance in a row ahead (its covariates) is used, its targets are not. Chains start from
     the fit to all rows and move for as long as they are then kept. Default priors stay those of the problem: their centres
-    and scales come from all of its rows.
+    and scales come from all of its rows. Refits are by NUTS, with its default options where `sampler` is another.
 
     Raises `CalibrationError` for too few rows, too long a horizon, or rows that are not in the order of time.
     """
     starts, ends = blocks(problem, origins=origins, share=share, exact=exact, horizon=horizon)
     run_key, draw_key = jax.random.split(key)
+    sampler = sampler if isinstance(sampler, NUTS) else NUTS()
     compiled = chains(problem, sampler)
     if not compiled.ready:
         compiled.run(jax.random.split(run_key, sampler.chains))

@@ -18,7 +18,7 @@ from walras.calibrate.comparing import Comparison, compare, require_comparable, 
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.predictive import forecast, posterior_predictive
 from walras.calibrate.problem import Problem
-from walras.calibrate.samplers import NUTS
+from walras.calibrate.samplers import MAP, NUTS, SMC, SVI, Laplace, Sampler
 from walras.calibrate.spec import Spec
 from walras.calibrate.tree import load, priors, save
 from walras.calibrate.writing import write_whole
@@ -35,7 +35,7 @@ def summary(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
     return az.summary(tree, var_names=names, ci_kind="eti", ci_prob=CREDIBLE, round_to="none")
 
 
-def build(spec: Spec) -> tuple[Problem, NUTS]:
+def build(spec: Spec) -> tuple[Problem, Sampler]:
     """The problem and the sampler of a specification."""
     frame = _frame(spec)
     market = registry.market(spec.market.name)
@@ -44,7 +44,18 @@ def build(spec: Spec) -> tuple[Problem, NUTS]:
     for name in spec.market.fixed:
         if name in given:
             raise CalibrationError(f"{name} is both fixed in [market] and given a prior in [priors]: keep one of them")
-    return Problem(spec.market.name, frame, observation, {**spec.market.fixed, **given}), _with(NUTS, spec.sampler, "sampler")
+    return Problem(spec.market.name, frame, observation, {**spec.market.fixed, **given}), _sampler(dict(spec.sampler))
+
+
+_SAMPLERS = {kind.__name__: kind for kind in (NUTS, MAP, Laplace, SVI, SMC)}
+
+
+def _sampler(options: dict) -> Sampler:
+    """The sampler of a [sampler] table, NUTS unless its `kind` says another."""
+    kind = options.pop("kind", "NUTS")
+    if kind not in _SAMPLERS:
+        raise CalibrationError(f"sampler kind is {kind!r}: choose one of {', '.join(_SAMPLERS)}")
+    return _with(_SAMPLERS[kind], options, "sampler")
 
 
 def _with(kind, options, table):
@@ -243,9 +254,7 @@ def compare_runs(paths: list[Path], **options) -> Comparison:
         raise CalibrationError("two of the runs have the same directory name: rename one")
     fits = {name: (problem, tree) for name, (_, problem, tree) in runs.items()}
     require_comparable({name: problem for name, (problem, _) in fits.items()})
-    # Refits go on from chains, whatever the run itself was drawn by.
-    built = {name: build(spec)[1] for name, (spec, _, _) in runs.items()}
-    samplers = {name: sampler if isinstance(sampler, NUTS) else NUTS() for name, sampler in built.items()}
+    samplers = {name: build(spec)[1] for name, (spec, _, _) in runs.items()}
     rolling = {
         name: rolling_scores(problem, samplers[name], key=key_of(spec), **options) for name, (spec, problem, _) in runs.items()
     }

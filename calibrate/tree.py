@@ -17,7 +17,7 @@ from walras.calibrate.prior import Prior
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import Draws, Sampler
 
-PACKAGES = ("walras", "jax", "numpyro", "arviz", "xarray", "pandas")
+PACKAGES = ("walras", "jax", "numpyro", "arviz", "blackjax", "optax", "xarray", "pandas")
 _AHEAD = ("log_density", "probability", "simulated")
 
 
@@ -110,6 +110,7 @@ def describe(problem: Problem, sampler: Sampler, draws: Draws, key: jax.Array) -
         "compile_seconds": f"{draws.compile_seconds:.2f}",
         "sample_seconds": f"{draws.sample_seconds:.2f}",
         "notes": json.dumps(problem.observation.notes(problem.data)),
+        **{name: json.dumps(value) for name, value in draws.facts.items()},
     }
 
 

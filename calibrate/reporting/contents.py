@@ -41,6 +41,11 @@ def unsampled(problem: Problem, tree: xr.DataTree) -> list[str]:
     return [str(name) for name in posterior(tree).data_vars if name not in problem.latent]
 
 
+def several(tree: xr.DataTree) -> bool:
+    """Whether there is more than a single point to draw a distribution of."""
+    return posterior(tree).sizes["draw"] > 1
+
+
 def paths(problem: Problem, tree: xr.DataTree) -> list[str]:
     """Reconstructed series: what was neither sampled nor observed, over the rows of the data or a long dimension."""
     rows = set(tree["observed_data"].dims)

@@ -133,7 +133,7 @@ def _paths(problem: Problem, tree: xr.DataTree) -> list[dict[str, str]]:
 
 def _priors(problem: Problem, tree: xr.DataTree, prior: xr.Dataset) -> dict[str, Any]:
     images = []
-    if contents.short(problem, tree):
+    if contents.short(problem, tree) and contents.several(tree):
         images.append(_embed(plots.plot_prior_posterior(problem, tree), "prior and posterior of each parameter"))
     long = [name for name in problem.sampled if name not in contents.short(problem, tree)]
     images += [_embed(plots.plot_long_vector(problem, tree, n), f"prior and posterior of {n}") for n in long]
@@ -174,12 +174,13 @@ def _scores(comparison) -> dict[str, Any] | None:
 
 
 def _chains(problem: Problem, tree: xr.DataTree) -> dict[str, Any] | None:
-    if not contents.short(problem, tree):
+    if not contents.short(problem, tree) or not contents.several(tree):
         return None
     images = [_embed(plots.plot_traces(problem, tree), "traces of the chains")]
     if tree["posterior"].sizes["chain"] > 1:
         images.append(_embed(plots.plot_ranks(problem, tree), "ranks of the chains' draws"))
-    return {"images": images, "divergences": int(np.sum(tree["sample_stats"]["diverging"].to_numpy()))}
+    diverging = tree["sample_stats"].get("diverging")
+    return {"images": images, "divergences": 0 if diverging is None else int(np.sum(diverging.to_numpy()))}
 
 
 def _provenance(problem: Problem) -> dict[str, Any]:
@@ -197,7 +198,8 @@ def _run(tree: xr.DataTree) -> list[tuple[str, str]]:
     seconds = [f"{float(attrs[k]):.1f} s {what}" for k, what in _TIMINGS if k in attrs]
     facts = [
         ("draws", f"{posterior.sizes['chain']} chains × {number(int(posterior.sizes['draw']))} draws"),
-        ("sampler", ", ".join(f"{name} {value}" for name, value in sampler.items() if name != "kind")),
+        ("sampler", ", ".join((sampler.pop("kind", ""), *(f"{name} {value}" for name, value in sampler.items())))),
+        *((name.replace("_", " "), number(float(attrs[name]), 4)) for name in _FACTS if name in attrs),
         ("key", attrs.get("key", "")),
         ("time", ", ".join(seconds)),
         ("versions", ", ".join(f"{name} {value}" for name, value in packages.items())),
@@ -207,6 +209,7 @@ def _run(tree: xr.DataTree) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
+_FACTS = ("starts", "starts_agreeing", "pareto_k", "elbo", "log_evidence")  # of samplers other than NUTS
 _TIMINGS = (("compile_seconds", "to compile"), ("sample_seconds", "to sample"))
 
 

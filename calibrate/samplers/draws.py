@@ -1,8 +1,9 @@
 """What samplers take in common, tell while they run, and return."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,13 +28,15 @@ class Progress(NamedTuple):
 class Draws(NamedTuple):
     """What a sampler returns: `values` of every site and `statistics`, each (chains, draws, …), and seconds spent.
 
-    Statistics have ArviZ's names: `lp`, and what else the sampler knows of each draw.
+    Statistics have ArviZ's names: `lp`, and what else the sampler knows of each draw. `facts`: what it knows of the run, as
+    plain data by name.
     """
 
     values: dict[str, np.ndarray]
     statistics: dict[str, np.ndarray]
     compile_seconds: float
     sample_seconds: float
+    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 class Sampler(ABC):
@@ -48,6 +51,42 @@ class Sampler(ABC):
         checkpoints: Checkpoints | None = None,
     ) -> Draws:
         """Draw from the problem's posterior, going on from `checkpoints` where they hold something."""
+
+
+def in_chunks(advance: Callable, state, finished: Callable, checkpoints: Checkpoints | None, report: Callable):
+    """`state, part = advance(state)` until `finished(state)`: the last state, and the parts (arrays by name) of all chunks.
+
+    `report(state, parts)` after each chunk. Goes on from `checkpoints`, which are told of each chunk.
+    """
+    restored = checkpoints and checkpoints.read(state)
+    state, parts = (restored.state, restored.arrays) if restored else (state, [])
+    while not finished(state):
+        state, part = advance(state)
+        parts.append({name: np.asarray(array) for name, array in part.items()})
+        if checkpoints is not None:
+            checkpoints.write(len(parts) - 1, state, parts[-1])
+        report(state, parts)
+    return state, parts
+
+
+def require_choice(name: str, value: object, choices: tuple[str, ...]):
+    """Raise unless an option is one of the choices."""
+    if value not in choices:
+        raise CalibrationError(f"sampler {name} is {value!r}: choose one of {', '.join(choices)}")
+
+
+def require_true_or_false(**options: object):
+    """Raise unless each option is a truth value."""
+    for name, value in options.items():
+        if not isinstance(value, bool):
+            raise CalibrationError(f"sampler {name} is {value!r}: choose true or false")
+
+
+def require_between(low: float, high: float, **options: object):
+    """Raise unless each option is a number strictly between two others."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low < value < high:
+            raise CalibrationError(f"sampler {name} is {value!r}: give a number between {low:g} and {high:g}")
 
 
 def require_whole(**options: tuple[object, int]):

@@ -17,12 +17,21 @@ from walras.calibrate.checkpoints import Checkpoints
 from walras.calibrate.compiling import quickly
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.problem import Problem
-from walras.calibrate.samplers.draws import Draws, Progress, Sampler, require_whole
+from walras.calibrate.samplers import pathfinder
+from walras.calibrate.samplers.draws import (
+    Draws,
+    Progress,
+    Sampler,
+    require_between,
+    require_true_or_false,
+    require_whole,
+)
 from walras.calibrate.samplers.target import Target, require_initial
 
 _TIMED_GRADIENTS, _USUAL_STEPS = 20, 15
 # Before the mass matrix is known, long trajectories of tiny steps cost more than all the draws after them.
 _WARMUP_TREE_DEPTH = 5
+_PATHFINDER = "pathfinder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +39,8 @@ class NUTS(Sampler):
     """The No-U-Turn sampler of NumPyro, with windowed adaptation.
 
     `warmup` and `draws` per chain; `target_accept` nearer 1 takes smaller steps; `dense_mass` adapts a full mass matrix;
-    `init` where chains start: "median", "prior", "uniform" (unconstrained, within ±2), or values by name. Chains run in one
+    `init` where chains start: "median", "prior", "uniform" (unconstrained, within ±2), "pathfinder" (paths of an optimiser from
+    draws of the prior), or values by name. Chains run in one
     process, vectorised unless the market is solved by iteration, or spread over `processes` spawned workers. Progress and
     memory move in steps of `chunk`.
     """
@@ -54,11 +64,9 @@ class NUTS(Sampler):
             processes=(self.processes, 1),
             chunk=(self.chunk, 1),
         )
-        if not isinstance(self.target_accept, int | float) or not 0.0 < self.target_accept < 1.0:
-            raise CalibrationError(f"sampler target_accept is {self.target_accept!r}: give a number between 0 and 1")
-        if not isinstance(self.dense_mass, bool):
-            raise CalibrationError(f"sampler dense_mass is {self.dense_mass!r}: choose true or false")
-        require_initial(self.init)
+        require_between(0.0, 1.0, target_accept=self.target_accept)
+        require_true_or_false(dense_mass=self.dense_mass)
+        require_initial(self.init, _PATHFINDER)
         if self.processes > self.chains:
             raise CalibrationError(f"sampler processes is {self.processes}: at most one for each of {self.chains} chains")
 
@@ -107,7 +115,8 @@ class Chains:
     """The compiled chains of one problem. Reused on other data of the same shape, they do not compile again."""
 
     def __init__(self, problem: Problem, sampler: NUTS):
-        self.sampler, self.target = sampler, Target(problem, sampler.init)
+        self.sampler = sampler
+        self.target = Target(problem, "prior" if sampler.init == _PATHFINDER else sampler.init)
         self._init_kernel, self._sample_kernel = hmc(
             potential_fn_gen=lambda **data: lambda z: self.target.potential(z, data), algo="NUTS"
         )
@@ -128,7 +137,8 @@ class Chains:
         """
         began = time.perf_counter()
         data = self.target.data if observed is None else {**self.target.data, "observed": observed}
-        first = self.target.first_points(keys)
+        starts = pathfinder.starts if self.sampler.init == _PATHFINDER else Target.first_points
+        first = starts(self.target, keys)
         self._compile(keys, first, data)
         state = self._start(keys, first, data)
         restored = checkpoints and checkpoints.read(state)

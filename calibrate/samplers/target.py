@@ -26,10 +26,11 @@ _DATA_SITES = (OBSERVED, "solved")
 type Initial = str | Mapping[str, float]
 
 
-def require_initial(init: Initial):
-    """Raise unless `init` names a way to start, or has values by name."""
-    if isinstance(init, str) and init not in _INITIAL:
-        raise CalibrationError(f"sampler init is {init!r}: choose one of {', '.join(_INITIAL)}, or give values")
+def require_initial(init: Initial, *others: str):
+    """Raise unless `init` names a way to start (one of `others` too), or has values by name."""
+    known = (*_INITIAL, *others)
+    if isinstance(init, str) and init not in known:
+        raise CalibrationError(f"sampler init is {init!r}: choose one of {', '.join(known)}, or give values")
 
 
 class Target:
@@ -47,6 +48,12 @@ class Target:
         # One jitted potential: its trace is shared by every place where a kernel evaluates it. Of one vector, not of many
         # sites: a kernel's own steps are then few, and a compiled chunk is half the size.
         self.potential = jax.jit(lambda z, data: potential_energy(self.model, (), data, self.by_site(z)))
+        prior = handlers.block(self.model, hide_fn=_is_data)
+        self.prior_potential = jax.jit(lambda z, data: potential_energy(prior, (), data, self.by_site(z)))
+
+    def log_likelihood(self, z, data) -> jax.Array:
+        """The density without the prior: of the data, and of all that the program conditions on; −∞ without equilibrium."""
+        return self.prior_potential(z, data) - self.potential(z, data)
 
     @property
     def data(self) -> dict:
@@ -61,6 +68,14 @@ class Target:
         """The values that a user knows: without coordinates and data."""
         hidden = {name + _BASE for name in self.problem.latent} - set(self.problem.latent)
         return {name: value for name, value in values.items() if name not in hidden and name not in _DATA_SITES}
+
+    def values(self, points, data) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """At points (chains, draws, dimension): what a user knows, by name (chains, draws, …), and the log density."""
+        chains, draws, dimension = points.shape
+        over = self.mapping(points[0, 0], data)
+        told = quickly(over(lambda z: (self.public(self.constrained(z, data)), -self.potential(z, data))))
+        flat = told(jnp.reshape(points, (-1, dimension)))
+        return jax.tree.map(lambda array: np.asarray(array).reshape(chains, draws, *array.shape[1:]), flat)
 
     def mapping(self, z, data) -> Callable[[Callable], Callable]:
         """How functions of the density go over a leading dimension: in a vector, or in turn if it is solved by iteration."""
@@ -85,12 +100,25 @@ class Target:
         transforms = {name: biject_to(site["fn"].support) for name, site in sites.items()}
         return transform_fn(transforms, {name: site["value"] for name, site in sites.items()}, invert=True)
 
+    @property
+    def names(self) -> list[str]:
+        """The parameter or latent that each coordinate of a vector is of."""
+        return [name.removesuffix(_BASE) for name, site in sorted(self._shapes.items()) for _ in range(site.size)]
+
     @cached_property
     def by_site(self):
         """The function from an unconstrained vector to unconstrained values by site."""
+        return ravel_pytree(jax.tree.map(lambda site: np.zeros(site.shape, site.dtype), self._shapes))[1]
+
+    @cached_property
+    def _shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         with jax.numpy_rank_promotion("allow"):
-            shapes = jax.eval_shape(self._first_point, jax.random.key(0))
-        return ravel_pytree(jax.tree.map(lambda site: np.zeros(site.shape, site.dtype), shapes))[1]
+            return jax.eval_shape(self._first_point, jax.random.key(0))
+
+
+def _is_data(site) -> bool:
+    """Whether a site is data or a factor of the program's own, not the Jacobian that NumPyro adds for a coordinate."""
+    return site["type"] == "sample" and site["is_observed"] and not site["name"].endswith("_log_det")
 
 
 def _coordinate(site) -> ExplicitReparam | None:

@@ -1,0 +1,37 @@
+"""Pathfinder: starting points that are already near the bulk of the posterior (Zhang et al. 2022)."""
+
+import jax
+import jax.numpy as jnp
+from blackjax.diagnostics import psis_weights
+from blackjax.vi import pathfinder
+
+from walras.calibrate.compiling import quickly
+from walras.calibrate.samplers.target import Target
+
+_PATHS = 4  # for each chain: one that ends in a poor place has no weight beside the others
+_POINTS = 50  # of each path's approximation
+
+
+def starts(target: Target, keys):
+    """A starting vector for each chain (chains, dimension), from paths of its own that begin where `target` does."""
+
+    data = target.data
+
+    def one(key):
+        begin_key, path_key, sample_key, choose_key = jax.random.split(key, 4)
+        first = target.first_points(jax.random.split(begin_key, _PATHS))
+        over = target.mapping(first[0], data)
+
+        def path(key_and_point):
+            key, z = key_and_point
+            found, _ = pathfinder.approximate(key, lambda z: -target.potential(z, data), z, _POINTS)
+            points, log_q = pathfinder.sample(jax.random.fold_in(key, 1), found, _POINTS)
+            return points, jax.lax.map(lambda z: -target.potential(z, data), points) - log_q
+
+        points, log_ratio = over(path)((jax.random.split(path_key, _PATHS), first))
+        log_ratio = jnp.where(jnp.isfinite(log_ratio), log_ratio, -jnp.inf).ravel()
+        log_weights, _ = psis_weights(log_ratio)
+        chosen = jax.random.categorical(choose_key, log_weights)
+        return jnp.reshape(points, (-1, points.shape[-1]))[chosen]
+
+    return quickly(lambda keys: jax.lax.map(one, keys))(keys)
