@@ -56,8 +56,9 @@ def check(problem: Problem, tree: xr.DataTree) -> Report:
     """Judge the fit `tree` of `problem`: convergence of its sampler, solver failures, what the prior says, and misfit.
 
     R̂ ≤ 1.01 and effective sizes ≥ 400 pass (Vehtari et al. 2021); above 1.05, or below 100, they fail. Approximations are
-    judged by k̂ ≤ .7 in their place (Vehtari et al. 2024), a single point by its slope. The prior's say is judged by power-scaling, misfit by one-step-ahead errors, by rows left out, and by replications where the tree has them;
-    they warn and never fail a run.
+    judged by k̂ ≤ .7 in their place (Vehtari et al. 2024), a single point by its slope. The prior's say is judged by
+    power-scaling, misfit by one-step-ahead errors, by rows left out, and by replications where the tree has them; they warn
+    and never fail a run.
     """
     r_hat, bulk, tail = mixing(problem, tree)
     statistics = tree["sample_stats"]
