@@ -101,15 +101,15 @@ def _convergence(tree: xr.DataTree, r_hat: float, bulk: float, tail: float) -> l
         return [*_climbing(tree), *_approximating(tree)]
     tempered = "temperatures" in tree.attrs
     longer = "raise particles" if tempered else "draw longer"
-    disagree = "runs disagree: raise particles" if tempered else "chains disagree: draw longer, or raise target_accept, or use SMC"
+    disagree = (
+        "runs disagree: raise particles" if tempered else "chains disagree: draw longer, or raise target_accept, or use SMC"
+    )
     found = [
         Check(
             "r_hat",
             _above(r_hat, 1.01, 1.05),
             r_hat,
-            disagree
-            if tree["posterior"].sizes["chain"] > 1
-            else "one chain has nothing to agree with: run two or more",
+            disagree if tree["posterior"].sizes["chain"] > 1 else "one chain has nothing to agree with: run two or more",
         ),
         Check("ess_bulk", _below(bulk, 400, 100), bulk, f"too few effective draws for the centre: {longer}"),
         Check("ess_tail", _below(tail, 400, 100), tail, f"too few effective draws for the intervals: {longer}"),

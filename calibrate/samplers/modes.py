@@ -107,7 +107,5 @@ def _climbed(density, data, start, iterations: int) -> dict[str, Any]:
 
     if walled(start)[0] == _WALL:
         return {"points": start, "potential": np.inf, "gradient": np.inf}
-    found = scipy.optimize.minimize(
-        walled, start, jac=True, method="BFGS", options={"gtol": _FLAT, "maxiter": iterations}
-    )
+    found = scipy.optimize.minimize(walled, start, jac=True, method="BFGS", options={"gtol": _FLAT, "maxiter": iterations})
     return {"points": found.x, "potential": found.fun, "gradient": np.abs(found.jac).max()}

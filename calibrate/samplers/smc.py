@@ -57,9 +57,7 @@ class SMC(Sampler):
     resampling: str = "systematic"
 
     def __post_init__(self):
-        require_whole(
-            runs=(self.runs, 1), particles=(self.particles, 20), moves=(self.moves, 1), leapfrogs=(self.leapfrogs, 1)
-        )
+        require_whole(runs=(self.runs, 1), particles=(self.particles, 20), moves=(self.moves, 1), leapfrogs=(self.leapfrogs, 1))
         require_between(0.0, 1.0, target_ess=self.target_ess)
         require_choice("resampling", self.resampling, tuple(_RESAMPLING))
 
@@ -114,7 +112,7 @@ def _programs(target: Target, options: SMC):
         log_likelihood = over(lambda z: parts(z, data)[1], points[0], data)(points)
         # Prior draws without a likelihood, such as markets without equilibrium, are no particles.
         possible = jnp.isfinite(log_likelihood)
-        share = jnp.mean(possible)
+        share = jnp.mean(possible, dtype=log_likelihood.dtype)
         chosen = choose(jax.random.fold_in(key, 1), possible / jnp.maximum(possible.sum(), 1), options.particles)
         return _Cloud(
             jax.random.fold_in(key, 2),

@@ -87,7 +87,9 @@ def fit(
     key, kept = run.key_of(specification), folder / run.CHECKPOINT
     with sampling_bar(console) as bar:
         tree = fit_problem(problem, sampler, key=key, progress=bar, checkpoint=kept, resume=resume)
-    tree = posterior_predictive(problem, tree, key=run.key_of(specification, 1), draws=min(100, tree["posterior"].sizes["draw"]))
+    tree = posterior_predictive(
+        problem, tree, key=run.key_of(specification, 1), draws=min(100, tree["posterior"].sizes["draw"])
+    )
     judged = run.write(folder, specification, problem, tree)
     console.print(_posterior_table(run.summary(problem, tree)))
     _print_checks(console, judged)
