@@ -4,13 +4,14 @@ import time
 
 import jax
 import numpy as np
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 from scipy.special import logsumexp
 
 from walras.calibrate.samplers.draws import Draws
 from walras.calibrate.samplers.modes import Modes
 from walras.calibrate.samplers.target import Target
 
+FEWEST_DRAWS = 40  # from which the tail of the weights can be judged
 _POOL = 10  # points for each draw that importance resampling returns
 _RELIABLE = 0.7  # k̂ beyond which weights mend nothing: most would be that of one point
 _NEGLIGIBLE = 700.0  # the log of a ratio to the largest weight that is zero in double precision

@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 
 from walras.calibrate.compiling import quickly
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.samplers.approximation import drawn
+from walras.calibrate.samplers.approximation import FEWEST_DRAWS, drawn
 from walras.calibrate.samplers.draws import Sampler, require_true_or_false, require_whole
 from walras.calibrate.samplers.modes import MAP, climb
 from walras.calibrate.samplers.target import Initial, Target
@@ -33,7 +33,7 @@ class Laplace(Sampler):
     init: Initial = field(default="prior", hash=False)
 
     def __post_init__(self):
-        require_whole(draws=(self.draws, 4))
+        require_whole(draws=(self.draws, FEWEST_DRAWS))
         require_true_or_false(importance=self.importance)
         self._climber()
 

@@ -112,7 +112,7 @@ def _programs(target: Target, options: SMC):
         log_likelihood = over(lambda z: parts(z, data)[1], points[0], data)(points)
         # Prior draws without a likelihood, such as markets without equilibrium, are no particles.
         possible = jnp.isfinite(log_likelihood)
-        share = jnp.mean(possible)
+        share = jnp.mean(possible, dtype=log_likelihood.dtype)
         chosen = choose(jax.random.fold_in(key, 1), possible / jnp.maximum(possible.sum(), 1), options.particles)
         return _Cloud(
             jax.random.fold_in(key, 2),

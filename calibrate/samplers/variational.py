@@ -14,7 +14,7 @@ from numpyro.infer import Trace_ELBO, autoguide, init_to_value
 from numpyro.optim import optax_to_numpyro
 
 from walras.calibrate.compiling import quickly
-from walras.calibrate.samplers.approximation import drawn
+from walras.calibrate.samplers.approximation import FEWEST_DRAWS, drawn
 from walras.calibrate.samplers.draws import (
     Progress,
     Sampler,
@@ -58,7 +58,9 @@ class SVI(Sampler):
 
     def __post_init__(self):
         require_choice("guide", self.guide, tuple(_GUIDES))
-        require_whole(steps=(self.steps, 100), particles=(self.particles, 1), draws=(self.draws, 4), chunk=(self.chunk, 1))
+        require_whole(
+            steps=(self.steps, 100), particles=(self.particles, 1), draws=(self.draws, FEWEST_DRAWS), chunk=(self.chunk, 1)
+        )
         require_between(0.0, 1.0, learning_rate=self.learning_rate)
         require_true_or_false(importance=self.importance)
         MAP(starts=self.starts, init=self.init)
@@ -88,6 +90,7 @@ class SVI(Sampler):
         state, parts = in_chunks(advance, state, lambda state: int(state.optim_state[0]) >= total, checkpoints, report)
         losses = np.concatenate([part["losses"] for part in parts])
         posterior = guide.get_posterior(svi.get_params(state))
+        posterior = posterior.to_event(len(posterior.batch_shape))
         draws = drawn(target, posterior, found, draw_key, self.draws, self.importance)
         seconds, facts = time.perf_counter() - began, {**draws.facts, **_bound(losses)}
         return draws._replace(compile_seconds=compile_seconds, sample_seconds=seconds, facts=facts)
