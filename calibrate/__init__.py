@@ -21,11 +21,14 @@ from walras.calibrate.problem import Problem
 from walras.calibrate.registry import Market, markets
 from walras.calibrate.reporting import report
 from walras.calibrate.samplers import NUTS
+from walras.calibrate.simulation_based.finding import SBC
+from walras.calibrate.simulation_based.running import sbc
 from walras.calibrate.trading_costs.volume import PriceAndVolume
 from walras.calibrate.tree import load, priors, save
 
 __all__ = [
     "NUTS",
+    "SBC",
     "Bids",
     "CalibrationError",
     "Comparison",
@@ -56,4 +59,5 @@ __all__ = [
     "report",
     "revenue",
     "save",
+    "sbc",
 ]

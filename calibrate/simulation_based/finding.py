@@ -13,6 +13,7 @@ from walras.calibrate.finding import Finding
 from walras.calibrate.simulation_based.uniformity import p_value
 
 PROBABILITIES = (0.5, 0.8, 0.9, 0.95)
+_FEW = 0.05  # the share of replications with too few effective draws beyond which there is advice
 _CLEAR = 3.0  # standard errors beyond which a deviation has a name
 
 
@@ -72,9 +73,9 @@ class SBC(Finding):
         if self.failed:
             found.append(f"{self.failed} replications could not start, and have no ranks.")
         if self.unmixed:
+            advice = " That alone may spoil their ranks: draw longer chains." if self.unmixed > _FEW * count else ""
             found.append(
-                f"In {self.unmixed} of {count} the posterior draws are worth fewer than {self.draws} independent ones: "
-                "where these are many, their ranks alone are not uniform, and longer chains are needed."
+                f"In {self.unmixed} of {count} the posterior draws are worth fewer than {self.draws} independent ones.{advice}"
             )
         if diverged:
             found.append(f"{diverged} of {count} have draws that diverged.")

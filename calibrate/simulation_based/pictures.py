@@ -43,7 +43,7 @@ def plot_ranks(found: SBC) -> Figure:
     for ax, name in zip(panels, _ordered(found), strict=True):
         ax.stairs(high, edges / ranks, baseline=low, fill=True, color=PRIOR, alpha=0.35, lw=0)
         heights = np.histogram(found.ranks[name] + 0.5, edges)[0]
-        ax.stairs(heights, edges / ranks, color=_colour(found, name), lw=1.2)
+        ax.stairs(heights, edges / ranks, baseline=None, color=_colour(found, name), lw=1.2)
         ax.set(xlim=(0, 1), ylim=(0, None))
     _label(panels, "rank, as a share of draws", "replications")
     return figure

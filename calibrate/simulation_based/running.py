@@ -23,7 +23,7 @@ from walras.progress import Bar, shown
 
 # One chain, that forgets its start and then has some 200 independent draws.
 SHORT = NUTS(chains=1, warmup=300, draws=500)
-_TOGETHER, _IN_TURN = 100, 4  # replications in a batch, where their densities are evaluated side by side, and where not
+_TOGETHER, _IN_TURN = 50, 4  # replications in a batch, where their densities are evaluated side by side, and where not
 
 
 class Done(NamedTuple):
@@ -56,7 +56,7 @@ def sbc(
     likelihood (Modrák et al. 2023). They are tested jointly: a sampler that is right is rejected with probability `level` at
     most.
 
-    Replications are run in batches of `batch` (100 side by side; 4 in turn, for a market that is solved by iteration), which
+    Replications are run in batches of `batch` (50 side by side; 4 in turn, for a market that is solved by iteration), which
     go to the workers of `executor`: ranks do not depend on their number. `checkpoint`: a folder that keeps batches that are
     done; with `resume` it goes on from them. `progress`: True for a bar, or a function of `Done`.
 

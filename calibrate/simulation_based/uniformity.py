@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import gammaln
 from scipy.stats import binom
 
-_HALVINGS = 40
+_HALVINGS = 25
 
 
 def p_value(ranks: np.ndarray, highest: int) -> float:
