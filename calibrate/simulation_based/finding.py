@@ -22,11 +22,11 @@ class SBC(Finding):
     """Ranks of true values among posterior draws, and whether they are uniform.
 
     `table`, a row for each quantity: `p` (of the exact test of its ranks, times the number of quantities: below `level` it is
-    rejected), `verdict` in words, and how often central posterior intervals hold the truth ("50 %", …). `expected` (nominal, low
-    and high by interval): the share of a right sampler, and where it is found in 99 % of such runs. `ranks` (replications,
-    quantities): from 0, the truth being below all draws, to `draws`. `states`, a row for each replication: `ess` the effective
-    number of draws of the quantity that has the fewest, and `divergences`. `failed` replications could not start and are not
-    ranked; `unsolved` draws of the prior had no equilibrium and were replaced.
+    rejected), `verdict` in words, and how often central posterior intervals hold the truth ("50 %", …). `expected` (nominal,
+    low and high by interval): the share of a right sampler, and where it is found in 99 % of such runs. `ranks`
+    (replications, quantities): from 0, the truth being below all draws, to `draws`. `states`, a row for each replication:
+    `ess` the effective number of draws of the quantity that has the fewest, and `divergences`. `failed` replications could
+    not start and are not ranked; `unsolved` draws of the prior had no equilibrium and were replaced.
     """
 
     table: pd.DataFrame

@@ -1,7 +1,7 @@
 """Ranks of true values among posterior draws, of one batch of replications."""
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax

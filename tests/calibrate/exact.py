@@ -50,7 +50,9 @@ class NoisyLevels(Observation):
 def problem(missing=1, **fixed):
     prices = np.linspace(0.0, 2.0, ROWS)
     prices[:missing] = np.nan
-    return Problem(level, pd.DataFrame({"price": prices}), NoisyLevels(), {"level": Prior("Normal", PRIOR_MEAN, PRIOR_SD), **fixed})
+    return Problem(
+        level, pd.DataFrame({"price": prices}), NoisyLevels(), {"level": Prior("Normal", PRIOR_MEAN, PRIOR_SD), **fixed}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,8 +54,8 @@ def test_coverage_is_nominal(right):
     ],
 )
 def test_wrong_samplers_are_caught(wrong, words):
-    """Negative controls. A shift of 0.3 deviations moves the mean rank by 9 standard errors, a scale of 0.8 the coverage by 5:
-    either is missed in fewer than 1e-3 of keys.
+    """Negative controls. A shift of 0.3 deviations moves the mean rank by 9 standard errors, a scale of 0.8 their distance
+    from the middle by 7: either is missed in fewer than 1e-3 of keys.
     """
     found = sbc(problem(), wrong, key=KEY, replications=1000, batch=200)
     assert "level" in found.rejected
