@@ -26,12 +26,15 @@ from walras.calibrate.reporting import report
 from walras.calibrate.samplers import MAP, NUTS, SMC, SVI, Laplace
 from walras.calibrate.scenarios import Scenario, scenario
 from walras.calibrate.sensitivities.analysis import Sensitivity, sensitivity
+from walras.calibrate.simulation_based.finding import SBC
+from walras.calibrate.simulation_based.running import sbc
 from walras.calibrate.trading_costs.volume import PriceAndVolume
 from walras.calibrate.tree import load, priors, save
 
 __all__ = [
     "MAP",
     "NUTS",
+    "SBC",
     "SMC",
     "SVI",
     "Bids",
@@ -72,6 +75,7 @@ __all__ = [
     "report",
     "revenue",
     "save",
+    "sbc",
     "scenario",
     "sensitivity",
 ]

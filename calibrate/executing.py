@@ -1,8 +1,9 @@
 """Work in independent pieces, in this process or elsewhere."""
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 
@@ -14,10 +15,15 @@ def each[T, R](function: Callable[[T], R], pieces: Iterable[T], executor: Execut
     """
     if executor is None:
         return map(function, pieces)
-    return iter(executor.map(partial(_in_double_precision, function), pieces))
+    return iter(executor.map(partial(_in_double_precision, pickle.dumps(function)), pieces))
 
 
-def _in_double_precision(function, piece):
-    # A worker has not been told yet.
+def _in_double_precision(packed: bytes, piece):
+    # A worker has not been told yet, and must be before it makes problems.
     jax.config.update("jax_enable_x64", True)
-    return function(piece)
+    return _unpacked(packed)(piece)
+
+
+@lru_cache(maxsize=8)
+def _unpacked(packed: bytes) -> Callable:
+    return pickle.loads(packed)

@@ -235,9 +235,17 @@ class Problem:
         """The same problem, its priors included, on other data."""
         return Problem(self.market, data, self.observation, self.priors)
 
+    def observing(self, table) -> "Problem":
+        """The same problem with other observations, a table (rows, targets), whatever its data say."""
+        other, observed = object.__new__(Problem), jnp.asarray(table, float)
+        digest = hashlib.sha256(self.digest.encode() + np.asarray(observed).tobytes()).hexdigest()
+        vars(other).update({**vars(self), "observed": observed, "digest": digest})
+        return other
+
     def __reduce__(self):
         priors = self.priors if callable(self.priors) else dict(self.priors)
-        return Problem, (self.market, self.data, self.observation, priors)
+        kept = {"observed": self.observed, "digest": self.digest}  # which may be others than those of its data
+        return Problem, (self.market, self.data, self.observation, priors), kept
 
     def __hash__(self):
         return hash(self.digest)

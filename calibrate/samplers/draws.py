@@ -52,6 +52,16 @@ class Sampler(ABC):
     ) -> Draws:
         """Draw from the problem's posterior, going on from `checkpoints` where they hold something."""
 
+    def run_each(self, problem: Problem, keys: jax.Array, tables: np.ndarray) -> Draws:
+        """Draw given each of many tables (replications, rows, targets) in place of the problem's observations.
+
+        `keys` (replications,). Returns arrays (replications, chains, draws, …), not finite where the posterior had no point to
+        start from. One fit after another, unless a sampler knows better.
+        """
+        fits = [self.run(problem.observing(table), key) for key, table in zip(keys, tables, strict=True)]
+        stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *((one.values, one.statistics) for one in fits))
+        return Draws(*stacked, sum(one.compile_seconds for one in fits), sum(one.sample_seconds for one in fits))
+
 
 def in_chunks(advance: Callable, state, finished: Callable, checkpoints: Checkpoints | None, report: Callable):
     """`state, part = advance(state)` until `finished(state)`: the last state, and the parts (arrays by name) of all chunks.

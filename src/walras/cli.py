@@ -267,6 +267,33 @@ def report(path: Run):
     Console().print(f"report: {write_report(problem, tree, path / 'report.html')}", markup=False, soft_wrap=True)
 
 
+@app.command()
+def sbc(
+    spec: Annotated[Path, typer.Argument(help="The specification, a TOML file.")],
+    out: Annotated[Path, typer.Option(help="An empty or new folder for the ranks and the report.")],
+    replications: Annotated[int, typer.Option(help="Data sets that are simulated and fitted.")] = 1000,
+    rows: Annotated[int | None, typer.Option(help="Simulate as many of the data's first rows; all by default.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the work, to the same ranks.")] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out that was interrupted, if there is one.")
+    ] = False,
+):
+    """Test the sampler on data simulated from the specification itself. Exits with 1 if its posteriors are wrong.
+
+    The sampler is that of the specification, or one short chain for each data set where it names none.
+    """
+    _prepare()
+    from walras.calibrate.simulation_based.command import run_sbc
+
+    console = Console()
+    found, page = run_sbc(spec, out, console, replications=replications, rows=rows, workers=workers, resume=resume)
+    console.print(_frame_table(found.table, "ranks and coverage"))
+    console.print(found.text, markup=False)
+    console.print(f"report: {page}", markup=False, soft_wrap=True)
+    if found.rejected:
+        raise typer.Exit(1)
+
+
 @data_app.command("list")
 def list_data():
     """The data sets, one a line."""
