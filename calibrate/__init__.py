@@ -12,6 +12,8 @@ from walras.calibrate.errors import CalibrationError
 from walras.calibrate.fitting import fit
 from walras.calibrate.law import IndependentRows, Law
 from walras.calibrate.observation import Observation
+from walras.calibrate.panels.fitting import failures, fit_each
+from walras.calibrate.panels.panel import Panel
 from walras.calibrate.predictive import forecast, posterior_predictive, predictive_statistics, prior_predictive
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.price_formation.stochastic import StochasticPrices
@@ -35,6 +37,7 @@ __all__ = [
     "Law",
     "Market",
     "Observation",
+    "Panel",
     "Parameter",
     "PriceAndVolume",
     "Prior",
@@ -44,7 +47,9 @@ __all__ = [
     "TradingDays",
     "check",
     "compare",
+    "failures",
     "fit",
+    "fit_each",
     "forecast",
     "guerre_perrigne_vuong",
     "load",

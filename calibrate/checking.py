@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import arviz as az
 import numpy as np
@@ -58,17 +58,53 @@ def check(problem: Problem, tree: xr.DataTree) -> Report:
     R̂ ≤ 1.01 and effective sizes ≥ 400 pass (Vehtari et al. 2021); above 1.05, or below 100, they fail.
     """
     summary = az.summary(tree, var_names=problem.sampled, kind="diagnostics", round_to="none")
-    statistics = tree["sample_stats"]
+    worst = Worst(*(float(summary[c].astype(float).agg(f)) for c, f in _WORST))
+    statistics = tree["sample_stats"].to_dataset()
+    solved = float(tree.attrs.get("prior_solved", 1.0))
+    return judged(
+        worst,
+        statistics,
+        [
+            *sampling(worst, statistics, json.loads(tree.attrs["sampler"]).get("max_tree_depth", 10)),
+            Check(
+                "prior_solved",
+                _below(solved, 0.99, 0.5),
+                solved,
+                "the market has no equilibrium in much of the prior: narrow the priors",
+            ),
+            *misfit(forecast_transforms(tree)),
+            *unlike(problem, tree),
+        ],
+    )
+
+
+class Worst(NamedTuple):
+    """The largest R̂ and the smallest effective sizes over parameters."""
+
+    r_hat: float
+    ess_bulk: float
+    ess_tail: float
+
+
+def judged(worst: Worst, statistics: xr.Dataset, checks: list[Check]) -> Report:
+    """The report of checks that have been made."""
+    divergences, failures = int(statistics["diverging"].sum()), int(statistics["solver_failed"].sum())
+    return Report(worst.r_hat, worst.ess_bulk, divergences, failures, tuple(checks))
+
+
+def sampling(worst: Worst, statistics: xr.Dataset, max_tree_depth: int) -> list[Check]:
+    """Checks of how a posterior was drawn from, given the statistics (chain, draw) of its draws."""
+    r_hat, bulk, tail = worst
     divergences, draws = int(statistics["diverging"].sum()), statistics["diverging"].size
     failures = int(statistics["solver_failed"].sum())
-    r_hat, bulk, tail = (float(summary[c].astype(float).agg(f)) for c, f in _WORST)
-    checks = [
+    saturated = float(np.mean(statistics["tree_depth"].to_numpy() >= max_tree_depth))
+    return [
         Check(
             "r_hat",
             _above(r_hat, 1.01, 1.05),
             r_hat,
             "chains disagree: draw longer, or raise target_accept"
-            if tree["posterior"].sizes["chain"] > 1
+            if statistics.sizes["chain"] > 1
             else "one chain has nothing to agree with: run two or more",
         ),
         Check("ess_bulk", _below(bulk, 400, 100), bulk, "too few effective draws for the centre: draw longer"),
@@ -82,8 +118,8 @@ def check(problem: Problem, tree: xr.DataTree) -> Report:
         Check("e_bfmi", _below(_e_bfmi(statistics), 0.3, 0.1), _e_bfmi(statistics), "heavy tails: give narrower priors"),
         Check(
             "tree_depth",
-            _above(_saturated(tree), 0.0, 0.5),
-            _saturated(tree),
+            _above(saturated, 0.0, 0.5),
+            saturated,
             "trajectories were cut short: raise max_tree_depth, or give narrower priors",
         ),
         Check(
@@ -92,16 +128,7 @@ def check(problem: Problem, tree: xr.DataTree) -> Report:
             failures,
             "the market has no equilibrium at some draws: the posterior there is not to be trusted, narrow the priors",
         ),
-        Check(
-            "prior_solved",
-            _below(float(tree.attrs.get("prior_solved", 1.0)), 0.99, 0.5),
-            float(tree.attrs.get("prior_solved", 1.0)),
-            "the market has no equilibrium in much of the prior: narrow the priors",
-        ),
-        *misfit(tree),
-        *unlike(problem, tree),
     ]
-    return Report(r_hat, bulk, divergences, failures, tuple(checks))
 
 
 _WORST = (("r_hat", "max"), ("ess_bulk", "min"), ("ess_tail", "min"))
@@ -122,26 +149,23 @@ def _e_bfmi(statistics) -> float:
     return float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))
 
 
-def _saturated(tree) -> float:
-    """The share of draws whose trajectory reached the largest depth."""
-    depth = tree["sample_stats"]["tree_depth"].to_numpy()
-    return float(np.mean(depth >= json.loads(tree.attrs["sampler"]).get("max_tree_depth", 10)))
-
-
 def forecast_transforms(tree: xr.DataTree) -> np.ndarray:
     """Where each observed value fell in its one-step-ahead distribution, as normal scores (rows,); NaN where missing.
 
     Standard normal and independent if the model is right.
     """
-    probability = tree["one_step_ahead"]["probability"].mean(("chain", "draw")).to_numpy()
+    return normal_scores(tree["one_step_ahead"]["probability"].mean(("chain", "draw")).to_numpy())
+
+
+def normal_scores(probability: np.ndarray) -> np.ndarray:
+    """The standard normal quantiles of probabilities, all finite but for NaN."""
     # Values farther than 8 standard deviations out have a probability that rounds to 0 or 1.
     smallest = np.finfo(float).eps / 2
     return scipy.stats.norm.ppf(np.clip(probability, smallest, 1.0 - smallest))
 
 
-def misfit(tree: xr.DataTree) -> list[Check]:
-    """Checks of the one-step-ahead errors: their normality, correlation, and changing variance."""
-    scores = forecast_transforms(tree)
+def misfit(scores: np.ndarray) -> list[Check]:
+    """Checks of the one-step-ahead errors (rows,) as normal scores: their normality, correlation, and changing variance."""
     scores = scores[np.isfinite(scores)]
     if scores.size < 20:
         return []

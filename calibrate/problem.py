@@ -24,6 +24,7 @@ from walras.model import Status
 
 _PRIOR_DRAWS = 16  # from which a solver is chosen
 OBSERVED = "observed"  # the NumPyro site of the data
+PRIORS = "priors"  # of the inputs: parameters of priors, where they are data
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +74,13 @@ class Problem:
     @property
     def registered(self) -> registry.Market | None:
         """The registered market, or None when the market is a function."""
-        return registry.market(self.market) if isinstance(self.market, str) else None
+        return self.observation.adapted(registry.market(self.market)) if isinstance(self.market, str) else None
 
     @cached_property
     def build(self) -> Callable:
         """`build(params, inputs) → equilibrium`, with a solver chosen from draws of the prior if the market wants one."""
         if self.registered is None:
-            return self.market
+            return self.observation.adapted(self.market)
         build, choose = self.registered.build, self.registered.solver
         if choose is None:
             return build
@@ -149,14 +150,15 @@ class Problem:
         """The parameters by name, a NumPyro program: sampled from their priors, or held fixed."""
         if callable(self.priors):
             return self.priors()
-        params = {}
+        params, given = {}, inputs.get(PRIORS, {})
         for name, prior in self.priors.items():
             if isinstance(prior, Prior):
                 ridge = self.observation.ridge(name, params, inputs)
-                params[name] = numpyro.sample(name, prior.distribution(), infer={} if ridge is None else {"ridge": ridge})
+                law = prior.like(given[name]) if name in given else prior.distribution()
+                params[name] = numpyro.sample(name, law, infer={} if ridge is None else {"ridge": ridge})
             else:
-                params[name] = jnp.asarray(prior, float)
-        return params
+                params[name] = jnp.asarray(given.get(name, prior), float)
+        return self.observation.spread(params, self.priors)
 
     def model(self, observed="data", inputs=None):
         """The NumPyro program. Conditioned on the problem's data; `observed=None` leaves them to be simulated.
@@ -178,28 +180,11 @@ class Problem:
     @cached_property
     def digest(self) -> str:
         """A hash of the problem's canonical JSON, of the source of its functions, and of the data's bytes and clock."""
-        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())
-        for function in (self.market, self.priors):
-            if callable(function):
-                digest.update(_source(function))
-        digest.update(str(self.data.attrs.get("time_unit")).encode())
-        for name in [*self.data.index.names, *self.data.columns]:
-            digest.update(str(name).encode())
-        digest.update(pd.util.hash_pandas_object(self.data).to_numpy().tobytes())
-        return digest.hexdigest()
+        return digest(self)
 
     def to_json(self) -> dict:
         """The problem without its data, as plain data; functions by their import path."""
-        priors = (
-            _path(self.priors)
-            if callable(self.priors)
-            else {n: p.to_json() if isinstance(p, Prior) else p for n, p in self.priors.items()}
-        )
-        return {
-            "market": self.market if isinstance(self.market, str) else _path(self.market),
-            "observation": {"kind": type(self.observation).__name__, **asdict(self.observation)},
-            "priors": priors,
-        }
+        return to_json(self)
 
     def with_data(self, data: pd.DataFrame) -> "Problem":
         """The same problem, its priors included, on other data."""
@@ -219,6 +204,33 @@ class Problem:
 def solved(equilibrium) -> jax.Array:
     """Whether a market was solved; of a panel, whether all were."""
     return jnp.all(equilibrium.status == Status.solved)
+
+
+def digest(of) -> str:
+    """The hash of a problem, or of a panel: both have a market, data, an observation and priors."""
+    digest = hashlib.sha256(json.dumps(to_json(of), sort_keys=True).encode())
+    for function in (of.market, of.priors):
+        if callable(function):
+            digest.update(_source(function))
+    digest.update(str(of.data.attrs.get("time_unit")).encode())
+    for name in [*of.data.index.names, *of.data.columns]:
+        digest.update(str(name).encode())
+    digest.update(pd.util.hash_pandas_object(of.data).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def to_json(of) -> dict:
+    """A problem or a panel without its data, as plain data; functions by their import path."""
+    priors = (
+        _path(of.priors)
+        if callable(of.priors)
+        else {n: p.to_json() if isinstance(p, Prior) else p for n, p in of.priors.items()}
+    )
+    return {
+        "market": of.market if isinstance(of.market, str) else _path(of.market),
+        "observation": {"kind": type(of.observation).__name__, **asdict(of.observation)},
+        "priors": priors,
+    }
 
 
 def _check_prior(name: str, prior, parameter: Parameter | None):

@@ -212,39 +212,43 @@ class Chains:
         """Compile the start and the chunk side by side: both wait on the compiler, not on Python."""
         if self._programs is not None:
             return
-        sampler = self.sampler
         over = self.target.mapping(first[0], data)
-
-        def start(keys, z, data):
-            def one(key_and_point):
-                key, z = key_and_point
-                return self._init_kernel(
-                    z,
-                    sampler.warmup,
-                    dense_mass=sampler.dense_mass,
-                    target_accept_prob=sampler.target_accept,
-                    max_tree_depth=(min(_WARMUP_TREE_DEPTH, sampler.max_tree_depth), sampler.max_tree_depth),
-                    model_kwargs=data,
-                    rng_key=key,
-                )
-
-            return over(one)((keys, z))
-
-        def advance(state, data):
-            def step(state, _):
-                state = self._sample_kernel(state, (), data)
-                return state, (state.z, _statistics(state))
-
-            def one(state):
-                state, (draws, statistics) = jax.lax.scan(step, state, length=sampler.chunk)
-                return state, (over(lambda z: self.target.constrained(z, data))(draws), statistics)
-
-            return over(one)(state)
-
+        start, advance = partial(self.begin, over), partial(self.step, over)
         lowered_start = quickly(start).lower(keys, first, data)
         lowered_advance = quickly(advance).lower(jax.eval_shape(start, keys, first, data), data)
         with ThreadPoolExecutor(2) as pool:
             self._programs = tuple(pool.map(lambda lowered: lowered.compile(), (lowered_start, lowered_advance)))
+
+    def begin(self, over, keys, z, data):
+        """The kernels' states of chains that start at z (chains, dimension); `over` maps a function over chains."""
+        sampler = self.sampler
+
+        def one(key_and_point):
+            key, z = key_and_point
+            return self._init_kernel(
+                z,
+                sampler.warmup,
+                dense_mass=sampler.dense_mass,
+                target_accept_prob=sampler.target_accept,
+                max_tree_depth=(min(_WARMUP_TREE_DEPTH, sampler.max_tree_depth), sampler.max_tree_depth),
+                model_kwargs=data,
+                rng_key=key,
+            )
+
+        return over(one)((keys, z))
+
+    def step(self, over, state, data):
+        """The states after a chunk, with its draws by site and their statistics, each (chains, chunk, …)."""
+
+        def transition(state, _):
+            state = self._sample_kernel(state, (), data)
+            return state, (state.z, _statistics(state))
+
+        def one(state):
+            state, (draws, statistics) = jax.lax.scan(transition, state, length=self.sampler.chunk)
+            return state, (over(lambda z: self.target.constrained(z, data))(draws), statistics)
+
+        return over(one)(state)
 
 
 def _statistics(state):
