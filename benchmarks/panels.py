@@ -51,7 +51,7 @@ def main():
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())
     markets, repeats = map(int, (sys.argv[1:] + ["1000", "5"][len(sys.argv) - 1 :])[:2])
-    whole, few = panel(markets), panel(4 * BATCH)
+    whole, few = panel(markets), panel(2 * BATCH)
     walls = {1: [], 2: []}
     first = None
     print("| workers | wall, s | processors, s | load |\n|---|---|---|---|", flush=True)

@@ -14,6 +14,7 @@ from walras.calibrate.law import IndependentRows, Law
 from walras.calibrate.observation import Observation
 from walras.calibrate.panels.fitting import failures, fit_each
 from walras.calibrate.panels.panel import Panel
+from walras.calibrate.panels.pooled import Markets
 from walras.calibrate.predictive import forecast, posterior_predictive, predictive_statistics, prior_predictive
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.price_formation.stochastic import StochasticPrices
@@ -36,6 +37,7 @@ __all__ = [
     "IndependentRows",
     "Law",
     "Market",
+    "Markets",
     "Observation",
     "Panel",
     "Parameter",

@@ -59,7 +59,7 @@ class Observation(ABC):
         """The market, a registered one or a function, as this observation wants it; as it is by default."""
         return market
 
-    def spread(self, params: Parameters, priors: Mapping[str, Any]) -> Parameters:
+    def spread(self, params: Parameters, priors: Mapping[str, Any], inputs: Inputs) -> Parameters:
         """Parameters completed by what is drawn around them (NumPyro statements), given their priors; as they are by default."""
         return params
 

@@ -158,7 +158,7 @@ class Problem:
                 params[name] = numpyro.sample(name, law, infer={} if ridge is None else {"ridge": ridge})
             else:
                 params[name] = jnp.asarray(given.get(name, prior), float)
-        return self.observation.spread(params, self.priors)
+        return self.observation.spread(params, self.priors, inputs)
 
     def model(self, observed="data", inputs=None):
         """The NumPyro program. Conditioned on the problem's data; `observed=None` leaves them to be simulated.

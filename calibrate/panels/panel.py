@@ -49,13 +49,7 @@ class Panel:
     @cached_property
     def frames(self) -> dict[Name, pd.DataFrame]:
         """The rows of each market as a series, by name and in the order of names."""
-        attrs = {**self.data.attrs, "form": "series"} if "form" in self.data.attrs else {}
-        found = {}
-        for name, rows in self.data.groupby(level="market", sort=True):
-            name = name.item() if isinstance(name, np.generic) else name
-            found[name] = rows.droplevel("market")
-            found[name].attrs = attrs
-        return found
+        return frames_of(self.data)
 
     def problem(self, name: Name) -> Problem:
         """One market by itself. Raises `CalibrationError` for an unknown market, and what `Problem` raises."""
@@ -74,6 +68,17 @@ class Panel:
         """What the markets have in common."""
         nothing = self.data.iloc[:0]
         return Panel(self.market, nothing, self.observation, self.priors)
+
+
+def frames_of(frame: pd.DataFrame) -> dict[Name, pd.DataFrame]:
+    """The rows of each market of a panel as a series, in the order of names."""
+    attrs = {**frame.attrs, "form": "series"} if "form" in frame.attrs else {}
+    found = {}
+    for name, rows in frame.groupby(level="market", sort=True):
+        plain = name.item() if isinstance(name, np.generic) else name
+        found[plain] = rows.droplevel("market")
+        found[plain].attrs = attrs
+    return found
 
 
 class Prepared(NamedTuple):
