@@ -68,9 +68,11 @@ class Checkpoints:
         chunks = [self._content(self._path(chunk)) for chunk in range(len(files))]
         leaves, structure = jax.tree.flatten(like)
         try:
+            if sum(name.startswith("state/") for name in chunks[-1]) != len(leaves):
+                raise ValueError(f"its state has not {len(leaves)} parts")
             state = [_leaf(chunks[-1][f"state/{i}"], leaf) for i, leaf in enumerate(leaves)]
         except (KeyError, ValueError) as error:
-            raise CalibrationError(f"{files[-1]} is of another version of walras ({error}): begin anew") from error
+            raise CalibrationError(f"{files[-1]} is of another version of walras ({error}): begin anew in another folder") from error
         arrays = [{name[6:]: array for name, array in chunk.items() if name.startswith("chunk/")} for chunk in chunks]
         return Restored(len(files), jax.tree.unflatten(structure, state), arrays)
 
@@ -101,7 +103,7 @@ class Checkpoints:
         changed = _differences(before, self.identity)
         if changed:
             raise CalibrationError(
-                f"{self.folder} holds another run, whose {changed[0]}: restore what it was begun with, or begin anew "
+                f"{self.folder} holds another run: its {changed[0]}: restore what it was begun with, or begin anew "
                 "in another folder"
             )
 
@@ -113,8 +115,8 @@ def _differences(before: dict, ours: dict) -> list[str]:
         was, now = before.get(name), ours.get(name)
         if isinstance(was, dict) and isinstance(now, dict):
             found += [f"{name} {entry}" for entry in _differences(was, now)]
-        elif name == "digest":
-            found.append("data differ")
+        elif name in ("data", "digest"):
+            found.append(f"{name} differs")
         else:
             found.append(f"{name} was {_short(was)} and is {_short(now)}")
     return found

@@ -27,8 +27,53 @@ OBSERVED = "observed"  # the NumPyro site of the data
 PRIORS = "priors"  # of the inputs: parameters of priors, where they are data
 
 
+class Identified:
+    """What has a market, data, an observation and priors, and is known by them."""
+
+    market: str | Callable
+    data: pd.DataFrame
+    observation: Observation
+    priors: Mapping[str, Prior | float] | Callable
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the problem's canonical JSON, of the source of its functions, and of the data's bytes and clock."""
+        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())
+        for function in (self.market, self.priors):
+            if callable(function):
+                digest.update(_source(function))
+        self._add_data(digest)
+        return digest.hexdigest()
+
+    @property
+    def data_digest(self) -> str:
+        """A hash of the data's bytes and clock alone."""
+        digest = hashlib.sha256()
+        self._add_data(digest)
+        return digest.hexdigest()
+
+    def _add_data(self, digest):
+        digest.update(str(self.data.attrs.get("time_unit")).encode())
+        for name in [*self.data.index.names, *self.data.columns]:
+            digest.update(str(name).encode())
+        digest.update(pd.util.hash_pandas_object(self.data).to_numpy().tobytes())
+
+    def to_json(self) -> dict:
+        """The problem without its data, as plain data; functions by their import path."""
+        priors = (
+            _path(self.priors)
+            if callable(self.priors)
+            else {n: p.to_json() if isinstance(p, Prior) else p for n, p in self.priors.items()}
+        )
+        return {
+            "market": self.market if isinstance(self.market, str) else _path(self.market),
+            "observation": {"kind": type(self.observation).__name__, **asdict(self.observation)},
+            "priors": priors,
+        }
+
+
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(Identified):
     """What is calibrated. Frozen; hashed and compared by `digest`.
 
     `market`: a registered name (its parameters then have default priors), or a plain function
@@ -177,15 +222,6 @@ class Problem:
                 numpyro.deterministic(name, table[:, column])
         return table
 
-    @cached_property
-    def digest(self) -> str:
-        """A hash of the problem's canonical JSON, of the source of its functions, and of the data's bytes and clock."""
-        return digest(self)
-
-    def to_json(self) -> dict:
-        """The problem without its data, as plain data; functions by their import path."""
-        return to_json(self)
-
     def with_data(self, data: pd.DataFrame) -> "Problem":
         """The same problem, its priors included, on other data."""
         return Problem(self.market, data, self.observation, self.priors)
@@ -204,33 +240,6 @@ class Problem:
 def solved(equilibrium) -> jax.Array:
     """Whether a market was solved; of a panel, whether all were."""
     return jnp.all(equilibrium.status == Status.solved)
-
-
-def digest(of) -> str:
-    """The hash of a problem, or of a panel: both have a market, data, an observation and priors."""
-    digest = hashlib.sha256(json.dumps(to_json(of), sort_keys=True).encode())
-    for function in (of.market, of.priors):
-        if callable(function):
-            digest.update(_source(function))
-    digest.update(str(of.data.attrs.get("time_unit")).encode())
-    for name in [*of.data.index.names, *of.data.columns]:
-        digest.update(str(name).encode())
-    digest.update(pd.util.hash_pandas_object(of.data).to_numpy().tobytes())
-    return digest.hexdigest()
-
-
-def to_json(of) -> dict:
-    """A problem or a panel without its data, as plain data; functions by their import path."""
-    priors = (
-        _path(of.priors)
-        if callable(of.priors)
-        else {n: p.to_json() if isinstance(p, Prior) else p for n, p in of.priors.items()}
-    )
-    return {
-        "market": of.market if isinstance(of.market, str) else _path(of.market),
-        "observation": {"kind": type(of.observation).__name__, **asdict(of.observation)},
-        "priors": priors,
-    }
 
 
 def _check_prior(name: str, prior, parameter: Parameter | None):

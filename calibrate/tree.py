@@ -88,11 +88,12 @@ def to_tree(problem: Problem, groups: dict, attrs: dict | None = None) -> xr.Dat
 def identity(problem: Problem, sampler: Sampler, key: jax.Array) -> dict:
     """Which run this is, as plain data: what its draws follow from."""
     found = {
+        "data": problem.data_digest,  # first: default priors differ where the data do
         "problem": problem.to_json(),
         "sampler": {"kind": type(sampler).__name__, **vars(sampler)},
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "versions": versions(),
-        "digest": problem.digest,  # last: it differs wherever the problem does
+        "digest": problem.digest,  # last: it differs where anything does, such as the source of a market's function
     }
     return json.loads(json.dumps(found, default=dict))
 

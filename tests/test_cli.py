@@ -97,8 +97,40 @@ def test_runs_are_compared_with_baselines(fitted, walras):
 def test_a_used_run_directory_is_refused_and_kept(fitted, walras):
     before = {path.name: path.stat().st_mtime_ns for path in fitted.iterdir()}
     code, said = walras("fit", fitted.parent / "spec.toml", "--out", fitted)
-    assert code == 2 and "already used" in said
+    assert code == 2 and "holds a run: add --resume" in said
     assert before == {path.name: path.stat().st_mtime_ns for path in fitted.iterdir()}
+
+
+def test_a_complete_run_is_not_resumed(fitted, walras):
+    before = {path.name: path.stat().st_mtime_ns for path in fitted.iterdir()}
+    code, said = walras("fit", fitted.parent / "spec.toml", "--out", fitted, "--resume")
+    assert code == 0 and "is complete: there is nothing to resume" in said
+    assert before == {path.name: path.stat().st_mtime_ns for path in fitted.iterdir()}
+
+
+def test_a_folder_of_other_things_is_refused_and_kept(folder, walras):
+    for options in ((), ("--resume",)):
+        code, said = walras("fit", folder / "spec.toml", "--out", folder, *options)
+        assert code == 2 and "already used" in said
+    assert (folder / "prices.csv").is_file()
+
+
+def test_a_run_that_was_cut_off_before_its_report_is_finished(fitted, walras, tmp_path):
+    """Its checkpoint is whole and the rest is missing or old."""
+    run = tmp_path / "run"
+    specification = fitted.parent / "spec.toml"
+    code, _ = walras("fit", specification, "--out", run)
+    assert code in (0, 1)
+    expected = (run / "summary.csv").read_text()
+    assert expected == (fitted / "summary.csv").read_text()
+    (run / "summary.csv").unlink()
+    (run / "checkpoint").mkdir()  # nothing in it: the run begins anew
+    (run / "posterior.nc.abc.tmp").touch()
+    code, said = walras("fit", specification, "--out", run)
+    assert code == 2 and "add --resume" in said
+    code, _ = walras("fit", specification, "--out", run, "--resume")
+    assert code in (0, 1) and (run / "summary.csv").read_text() == expected
+    assert {path.name for path in run.iterdir()} == {path.name for path in fitted.iterdir()}
 
 
 def test_a_truncated_posterior_is_refused(fitted, walras, tmp_path):

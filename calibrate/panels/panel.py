@@ -14,13 +14,13 @@ from walras import WalrasError
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.observation import Observation
 from walras.calibrate.prior import Prior
-from walras.calibrate.problem import PRIORS, Problem, digest, to_json
+from walras.calibrate.problem import PRIORS, Identified, Problem
 
 type Name = str | int
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class Panel(Identified):
     """Markets of one kind to be fitted one by one: what a `Problem` has, with the rows of many markets.
 
     `data`: rows indexed by market and time, or with columns of these names; markets may differ in length and in times.
@@ -56,13 +56,6 @@ class Panel:
         if name not in self.frames:
             raise CalibrationError(f"market {name!r} is not in the panel: it has {_some(self.frames)}")
         return _problem(self, self.frames[name])
-
-    @property
-    def digest(self) -> str:
-        return digest(self)
-
-    def to_json(self) -> dict:
-        return to_json(self)
 
     def without_data(self) -> "Panel":
         """What the markets have in common."""
