@@ -72,7 +72,9 @@ class Checkpoints:
                 raise ValueError(f"its state has not {len(leaves)} parts")
             state = [_leaf(chunks[-1][f"state/{i}"], leaf) for i, leaf in enumerate(leaves)]
         except (KeyError, ValueError) as error:
-            raise CalibrationError(f"{files[-1]} is of another version of walras ({error}): begin anew in another folder") from error
+            raise CalibrationError(
+                f"{files[-1]} is of another version of walras ({error}): begin anew in another folder"
+            ) from error
         arrays = [{name[6:]: array for name, array in chunk.items() if name.startswith("chunk/")} for chunk in chunks]
         return Restored(len(files), jax.tree.unflatten(structure, state), arrays)
 

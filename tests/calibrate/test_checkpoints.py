@@ -152,7 +152,7 @@ def test_a_full_disk_loses_nothing(problem, whole, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", replace_if_room)
-        with pytest.raises(CalibrationError, match=r"chunk-00001\.npz cannot be written \(No space left on device\): make room"):
+        with pytest.raises(CalibrationError, match=r"chunk-00001\.npz cannot be written \(No space left on device\): make"):
             fit(problem, SAMPLER, key=KEY, checkpoint=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chunk-00000.npz", "identity.json"]
     assert_same(fit(problem, SAMPLER, key=KEY, checkpoint=tmp_path, resume=True), whole)
