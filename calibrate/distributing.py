@@ -11,20 +11,19 @@ import jax
 from walras.calibrate.errors import CalibrationError
 
 LOCAL = "local"
-_CONNECT_SECONDS = 30
 # What a piece may lose to workers that die before its own computation is blamed, and the run ends.
 _ALLOWED_DEATHS = 5
 
 
 @contextmanager
-def scheduler(address: str | None = LOCAL, workers: int = 2) -> Iterator[Executor | None]:
+def scheduler(address: str | None = LOCAL, workers: int = 2, *, timeout: float = 30.0) -> Iterator[Executor | None]:
     """The executor of a Dask cluster, for every function that takes one; it ends with the `with` block.
 
         with scheduler(workers=4) as executor:
             tree = fit_each(panel, key=key, executor=executor)
 
     `address`: "local" for a cluster of `workers` processes on this machine, each computing in one thread; that of a running
-    scheduler, such as "tcp://host:8786", whose workers must have walras installed in the same versions; or None, and there
+    scheduler that answers within `timeout` seconds, such as "tcp://host:8786", whose workers must have walras installed in the same versions; or None, and there
     is no executor: the work is done here. A worker that dies is replaced, and what it was doing is done again by another.
 
     A script that starts a local cluster must do so under `if __name__ == "__main__":`, since workers import it. Raises
@@ -48,7 +47,7 @@ def scheduler(address: str | None = LOCAL, workers: int = 2) -> Iterator[Executo
             )
             address = stack.enter_context(made).scheduler_address
         try:
-            client = stack.enter_context(Client(address, timeout=_CONNECT_SECONDS))
+            client = stack.enter_context(Client(address, timeout=timeout))
         except (OSError, ValueError) as error:
             raise CalibrationError(
                 f"scheduler {address!r} does not answer ({error}): start one with dask scheduler, or give 'local'"

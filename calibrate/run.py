@@ -16,6 +16,8 @@ from walras.calibrate import registry
 from walras.calibrate.checking import Report, check
 from walras.calibrate.comparing import Comparison, compare, rolling_scores
 from walras.calibrate.errors import CalibrationError
+from walras.calibrate.panels.panel import Panel
+from walras.calibrate.panels.pooled import Markets
 from walras.calibrate.predictive import forecast, posterior_predictive
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import NUTS
@@ -35,8 +37,8 @@ def summary(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
     return az.summary(tree, var_names=names, ci_kind="eti", ci_prob=CREDIBLE, round_to="none")
 
 
-def build(spec: Spec) -> tuple[Problem, NUTS]:
-    """The problem and the sampler of a specification."""
+def build(spec: Spec) -> tuple[Problem | Panel, NUTS]:
+    """The problem and the sampler of a specification; a `Panel` where markets are fitted one by one."""
     frame = _frame(spec)
     market = registry.market(spec.market.name)
     observation = _with(market.observation, spec.observation, "observation")
@@ -44,7 +46,11 @@ def build(spec: Spec) -> tuple[Problem, NUTS]:
     for name in spec.market.fixed:
         if name in given:
             raise CalibrationError(f"{name} is both fixed in [market] and given a prior in [priors]: keep one of them")
-    return Problem(spec.market.name, frame, observation, {**spec.market.fixed, **given}), _with(NUTS, spec.sampler, "sampler")
+    kind = Panel if spec.one_by_one else Problem
+    if spec.panel is not None and not spec.one_by_one:
+        roles = {role: tuple(getattr(spec.panel, role)) for role in ("by_market", "own", "centred")}
+        observation = Markets(observation=observation, **roles)
+    return kind(spec.market.name, frame, observation, {**spec.market.fixed, **given}), _with(NUTS, spec.sampler, "sampler")
 
 
 def _with(kind, options, table):
@@ -130,6 +136,8 @@ def read(path: Path) -> tuple[Spec, Problem, xr.DataTree]:
     if not {"spec", "digest"} <= set(record):
         raise CalibrationError(f"{path} is not a run directory (its spec.json is another's): give the --out of walras fit")
     spec = Spec.checked(record["spec"], path / "spec.json")
+    if spec.one_by_one:
+        raise CalibrationError(f"{path} holds markets that were fitted one by one: by_market.json and checks.csv have their checks")
     tree = load(path / "posterior.nc")
     # The priors are those of the run, even where a later version has other defaults.
     problem = replace(build(spec)[0], priors=priors(tree))

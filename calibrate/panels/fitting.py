@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import xarray as xr
+from rich.console import Console
 
 from walras.calibrate.checkpoints import Checkpoints
 from walras.calibrate.errors import CalibrationError
@@ -72,7 +73,7 @@ def fit_each(
     held = None if checkpoint is None else Checkpoints(checkpoint, attrs, resume)
     markets, failed = _prepared(panel, executor, batch)
     pieces = list(_pieces(panel, markets, key, batch))
-    with shown(progress, _bar) as report:
+    with shown(progress, markets_bar) as report:
         parts = []
         for part in _results(pieces, sampler, executor, held):
             parts.append(part)
@@ -152,5 +153,6 @@ def _fit_piece(sampler: NUTS, piece: Piece) -> dict[str, np.ndarray]:
     }
 
 
-def _bar() -> Bar:
-    return Bar("fitting markets", lambda report: f"{report.failed} failed")
+def markets_bar(console: Console | None = None) -> Bar:
+    """A bar for `MarketsDone`."""
+    return Bar("fitting markets", lambda report: f"{report.failed} failed", console)
