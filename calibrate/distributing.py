@@ -23,8 +23,9 @@ def scheduler(address: str | None = LOCAL, workers: int = 2, *, timeout: float =
             tree = fit_each(panel, key=key, executor=executor)
 
     `address`: "local" for a cluster of `workers` processes on this machine, each computing in one thread; that of a running
-    scheduler that answers within `timeout` seconds, such as "tcp://host:8786", whose workers must have walras installed in the same versions; or None, and there
-    is no executor: the work is done here. A worker that dies is replaced, and what it was doing is done again by another.
+    scheduler, such as "tcp://host:8786", which answers within `timeout` seconds and whose workers have walras installed in
+    the same versions; or None, and there is no executor: the work is done here. A worker that dies is replaced, and what it
+    was doing is done again by another.
 
     A script that starts a local cluster must do so under `if __name__ == "__main__":`, since workers import it. Raises
     `CalibrationError` where Dask is not installed, no scheduler answers, or `workers` is not positive.
@@ -43,7 +44,12 @@ def scheduler(address: str | None = LOCAL, workers: int = 2, *, timeout: float =
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_DEATHS}))
         if address == LOCAL:
             made = LocalCluster(
-                n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=None, env=_environment(), silence_logs=logging.ERROR
+                n_workers=workers,
+                threads_per_worker=1,
+                memory_limit=None,
+                dashboard_address=None,
+                env=_environment(),
+                silence_logs=logging.ERROR,
             )
             address = stack.enter_context(made).scheduler_address
         try:
@@ -58,7 +64,7 @@ def scheduler(address: str | None = LOCAL, workers: int = 2, *, timeout: float =
 
 def _environment() -> dict[str, str]:
     """What a worker process must have before JAX starts in it: one thread, and the programs compiled by others."""
-    threads = {name: "1" for name in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = dict.fromkeys(("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     cache = jax.config.jax_compilation_cache_dir or os.environ.get("JAX_COMPILATION_CACHE_DIR")
     kept = {"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}
     return {**threads, **kept, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}

@@ -60,7 +60,7 @@ class Observation(ABC):
         return market
 
     def spread(self, params: Parameters, priors: Mapping[str, Any], inputs: Inputs) -> Parameters:
-        """Parameters completed by what is drawn around them (NumPyro statements), given their priors; as they are by default."""
+        """Parameters completed by what is drawn around them, given their priors (NumPyro statements); none by default."""
         return params
 
     def padded(self, several: Sequence[tuple[Inputs, np.ndarray]]) -> list[tuple[Inputs, np.ndarray]]:

@@ -137,7 +137,9 @@ def read(path: Path) -> tuple[Spec, Problem, xr.DataTree]:
         raise CalibrationError(f"{path} is not a run directory (its spec.json is another's): give the --out of walras fit")
     spec = Spec.checked(record["spec"], path / "spec.json")
     if spec.one_by_one:
-        raise CalibrationError(f"{path} holds markets that were fitted one by one: by_market.json and checks.csv have their checks")
+        raise CalibrationError(
+            f"{path} holds markets that were fitted one by one: by_market.json and checks.csv have their checks"
+        )
     tree = load(path / "posterior.nc")
     # The priors are those of the run, even where a later version has other defaults.
     problem = replace(build(spec)[0], priors=priors(tree))

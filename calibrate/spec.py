@@ -75,8 +75,9 @@ class PriorTable(_Table):
 class PanelTable(_Table):
     """How the markets of a panel are fitted.
 
-    `pooling` "none": each by itself, `batch` at a time. "complete": all parameters are shared. "partial": those in `by_market` are
-    drawn around a population (sampled as they are where `centred`), those in `own` are each market's, the rest are shared.
+    `pooling` "none": each by itself, `batch` at a time. "complete": all parameters are shared. "partial": those in
+    `by_market` are drawn around a population (sampled as they are where `centred`), those in `own` are each market's, and
+    the rest are shared.
     """
 
     pooling: Literal["none", "complete", "partial"] = "none"

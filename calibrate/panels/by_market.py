@@ -45,8 +45,10 @@ class ByMarket(Finding):
     @property
     def text(self) -> str:
         fitted = len(self.checks)
-        found = [f"{fitted} of {fitted + len(self.failed)} markets were fitted, each by itself; {len(self.with_verdict('pass'))} "
-                 "pass all checks."]
+        found = [
+            f"{fitted} of {fitted + len(self.failed)} markets were fitted, each by itself; {len(self.with_verdict('pass'))} "
+            "pass all checks."
+        ]
         for verdict, say in (("warn", "have warnings"), ("fail", "fail")):
             names = self.with_verdict(verdict)
             if names:
@@ -111,7 +113,9 @@ def _summary(tree: xr.DataTree) -> pd.DataFrame:
     joined = pd.concat(tables, names=["parameter", "number"]).reset_index()
     joined.insert(0, "market", np.asarray(_names(tree), dtype=object)[joined.pop("number")])
     order = {label: place for place, label in enumerate(tables)}
-    rows = joined.sort_values(["market", "parameter"], key=lambda c: c.map(order) if c.name == "parameter" else c, kind="stable")
+    rows = joined.sort_values(
+        ["market", "parameter"], key=lambda c: c.map(order) if c.name == "parameter" else c, kind="stable"
+    )
     return rows.set_index(["market", "parameter"])
 
 

@@ -55,9 +55,9 @@ def fit_each(
     the same to the bit whatever their number, and a market's random key follows from `key` and its name alone.
 
     Returns a DataTree whose variables have a dimension `market`: `posterior` and `sample_stats` (market, chain, draw, …),
-    `diagnostics` (R̂ and effective sizes), `observed_data` and `one_step_ahead` (market, row), the latter over all draws: the log
-    of the mean density of each observed value given those before it, and the probability of a smaller one. Short markets
-    end with missing rows. `failures` says which markets could not be fitted, and why; they are left out of the groups.
+    `diagnostics` (R̂ and effective sizes), `observed_data` and `one_step_ahead` (market, row). The latter has, over all
+    draws, the log of the mean density of each observed value given those before it, and the probability of a smaller one.
+    Short markets end with missing rows. `failures` says which markets could not be fitted, and why; the groups lack them.
 
     `progress`: True for a bar, or a function of `MarketsDone`. `checkpoint`: a folder that keeps batches while the run goes on;
     with `resume` a run that was killed goes on after its last batch.

@@ -72,9 +72,10 @@ class Markets(Observation):
         return self.observation.covariates
 
     def standardised(self, frame):
-        form = frame.attrs.get("form", "panel")
-        if form != "panel":
-            raise CalibrationError(f"data are a {form}: many markets are a panel, with a column that names the market")
+        if "market" not in (*frame.index.names, *frame.columns):
+            raise CalibrationError(
+                f"data are a {frame.attrs.get('form', 'table')}: many markets are a panel, with a column that names the market"
+            )
         return standard(frame, form="panel")
 
     def observed(self, frame):
@@ -120,7 +121,9 @@ class Markets(Observation):
                 f"market {market.name!r} has a solver that is chosen for each market's own prior: fit its markets one by one"
             )
         # What is hidden in an affine market is integrated for one market at a time only.
-        return replace(market, build=self._build(market.build), parameters=_parameters(market), observation=Markets, affine=False)
+        return replace(
+            market, build=self._build(market.build), parameters=_parameters(market), observation=Markets, affine=False
+        )
 
     def _build(self, build: Callable) -> Callable:
         return lambda params, inputs: Equilibria(tuple(self._over_markets(build, params, inputs)))
@@ -200,7 +203,9 @@ class Markets(Observation):
         return {**{name: labels for name, labels in of_one.items() if name != "time"}, "market": list(frames)}
 
     def dimensions(self):
-        of_one = {name: ["row" if dim == "time" else dim for dim in dims] for name, dims in self.observation.dimensions().items()}
+        of_one = {
+            name: ["row" if dim == "time" else dim for dim in dims] for name, dims in self.observation.dimensions().items()
+        }
         drawn = {f"{name}_{kind}": ["market"] for name in self.by_market for kind in ("by_market", "standard")}
         return {**of_one, **drawn, **{name: ["market"] for name in self.own}, **{target: ["row"] for target in self.targets}}
 

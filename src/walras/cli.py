@@ -22,7 +22,9 @@ app.add_typer(data_app, name="data")
 Run = Annotated[Path, typer.Argument(help="A run directory, as written by walras fit --out.")]
 Scheduler = Annotated[
     str | None,
-    typer.Option(help="Where the work is done: local (worker processes), or a Dask scheduler such as tcp://host:8786; else here."),
+    typer.Option(
+        help="Where the work is done: local (worker processes), or a Dask scheduler such as tcp://host:8786; else here."
+    ),
 ]
 Workers = Annotated[int, typer.Option(help="Worker processes of --scheduler local.")]
 Origins = Annotated[int, typer.Option(help="Rolling origins at which each model is refitted.")]
@@ -86,7 +88,7 @@ def fit(
     specification = Spec.from_toml(spec)
     if scheduler is not None and not specification.one_by_one:
         raise run.CalibrationError(
-            "--scheduler is for a panel whose markets are fitted one by one: give [panel] with pooling = 'none', or leave it out"
+            "--scheduler is for panels whose markets are fitted one by one: leave it out, or give [panel] with pooling = 'none'"
         )
     problem, sampler = run.build(specification)
     folder = run.claim(out, resume)
@@ -94,7 +96,8 @@ def fit(
         console.print(f"run directory {folder} is complete: there is nothing to resume", markup=False)
         return
     if specification.one_by_one:
-        return _fit_each(console, specification, problem, sampler, folder, resume, scheduler, workers)
+        _fit_each(console, specification, problem, sampler, folder, resume, scheduler, workers)
+        return
     for note in problem.observation.notes(problem.data):
         console.print(f"note: {note}", markup=False)
     key, kept = run.key_of(specification), folder / run.CHECKPOINT
@@ -118,9 +121,7 @@ def _fit_each(console, specification, panel, sampler, folder, resume, address, w
 
     key, kept, batch = run.key_of(specification), folder / run.CHECKPOINT, specification.panel.batch
     with scheduler(address, workers) as executor, markets_bar(console) as bar:
-        tree = fit_each(
-            panel, sampler, key=key, executor=executor, batch=batch, progress=bar, checkpoint=kept, resume=resume
-        )
+        tree = fit_each(panel, sampler, key=key, executor=executor, batch=batch, progress=bar, checkpoint=kept, resume=resume)
     found = running.write(folder, specification, panel, tree)
     console.print(_frame_table(found.checks.drop(columns="solver_failures").head(20), "markets, the first ones"))
     console.print(found.text, markup=False)

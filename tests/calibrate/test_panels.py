@@ -13,10 +13,22 @@ import pytest
 from numpy.testing import assert_allclose
 from panels import NoisyLevel, level, panel_of, prices
 
-from walras.calibrate import NUTS, CalibrationError, ForeseenPrices, Panel, Prior, StochasticPrices, failures, fit, fit_each, load, save
+from walras.calibrate import (
+    NUTS,
+    CalibrationError,
+    ForeseenPrices,
+    Panel,
+    Prior,
+    StochasticPrices,
+    failures,
+    fit,
+    fit_each,
+    load,
+    save,
+)
 from walras.calibrate.distributing import scheduler
 from walras.calibrate.executing import each
-from walras.calibrate.panels.batches import Batch
+from walras.calibrate.panels.batches import Batch, run_batch
 from walras.calibrate.panels.by_market import ByMarket, by_market
 from walras.calibrate.panels.fitting import _pieces
 from walras.calibrate.panels.panel import padded, prepare
@@ -43,7 +55,7 @@ def whole():
 def test_every_market_has_its_draws_and_its_rows(whole):
     assert whole["posterior"]["level"].dims == ("market", "chain", "draw")
     assert list(whole["posterior"]["market"].to_numpy()) == ["m0", "m1", "m2", "m3", "m4"]
-    seen = whole["observed_data"]["price"].notnull().sum("row")
+    seen = whole["observed_data"]["price"].notna().sum("row")
     assert list(seen.to_numpy()) == [8, 8, 5, 8, 5]
     assert_allclose(np.isnan(whole["one_step_ahead"]["probability"]), np.isnan(whole["observed_data"]["price"]))
     assert not failures(whole)
@@ -101,8 +113,6 @@ def test_priors_follow_the_units_of_each_market():
     assert len({one.program for one in found}) == 1
     # the same key for both, so that they differ in nothing but units
     (piece,) = _pieces(panel, found, KEY, 2)
-    from walras.calibrate.panels.batches import run_batch
-
     same = Batch(piece.batch.markets, np.stack([piece.batch.keys[0]] * 2), 2)
     values = run_batch(piece.template, NUTS(chains=1, warmup=10, draws=4, chunk=7), same).values
     assert_allclose(100.0 * values["price_level"][0], values["price_level"][1], rtol=1e-6)
@@ -204,7 +214,7 @@ def test_findings_by_market(whole, tmp_path):
     again = ByMarket.load(tmp_path)
     pd.testing.assert_frame_equal(again.summary, found.summary)
     pd.testing.assert_frame_equal(again.checks, found.checks)
-    assert [section[0] for section in found.story()][0] == "Markets, each by itself"
+    assert next(section[0] for section in found.story()) == "Markets, each by itself"
     assert load(save(tree, tmp_path / "posterior.nc")).identical(tree)
 
 
@@ -251,6 +261,7 @@ def test_one_worker_two_workers_and_a_killed_one_draw_the_same_as_here():
     killed = []
     for workers in (1, 2):
         with scheduler(workers=workers) as executor:
+
             def kill(report, executor=executor, workers=workers):
                 if workers == 2 and not killed:
                     pids = executor._client.run(os.getpid)

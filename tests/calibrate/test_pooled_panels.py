@@ -146,9 +146,11 @@ def test_complete_pooling_is_one_fit_of_all_rows():
 
 
 def test_steps_after_a_fit_work_on_a_panel(tmp_path):
-    problem = Problem("price_formation", panel_of(prices(3, rows=[12, 12, 9])), Markets(
-        observation=ForeseenPrices(), by_market=("price_level", "trading_cost"), own="price_noise"
-    ))
+    problem = Problem(
+        "price_formation",
+        panel_of(prices(3, rows=[12, 12, 9])),
+        Markets(observation=ForeseenPrices(), by_market=("price_level", "trading_cost"), own="price_noise"),
+    )
     sampler = NUTS(chains=2, warmup=60, draws=20, chunk=20)
     tree = posterior_predictive(problem, fit(problem, sampler, key=jax.random.key(0)), key=jax.random.key(1))
     assert list(tree["posterior"]["trading_cost_by_market"]["market"]) == ["m000", "m001", "m002"]
@@ -170,9 +172,7 @@ def test_steps_after_a_fit_work_on_a_panel(tmp_path):
 )
 def test_bad_roles(options, priors, sentence):
     with pytest.raises(CalibrationError, match=sentence):
-        _ = Problem(
-            "price_formation", panel_of(prices(2)), Markets(observation=ForeseenPrices(), **options), priors
-        ).latent
+        _ = Problem("price_formation", panel_of(prices(2)), Markets(observation=ForeseenPrices(), **options), priors).latent
 
 
 def test_paths_that_are_sampled_are_refused():
