@@ -36,12 +36,12 @@ def scheduler(address: str | None = LOCAL, workers: int = 2, *, timeout: float =
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise CalibrationError(f"workers is {workers!r}: give a whole number of at least 1")
     try:
-        import dask
+        from dask import config
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise CalibrationError('workers need Dask, which is not installed: pip install "walras[distributed]"') from error
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_DEATHS}))
+        stack.enter_context(config.set({"distributed.scheduler.allowed-failures": _ALLOWED_DEATHS}))
         if address == LOCAL:
             made = LocalCluster(
                 n_workers=workers,

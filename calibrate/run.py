@@ -37,8 +37,26 @@ def summary(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
     return az.summary(tree, var_names=names, ci_kind="eti", ci_prob=CREDIBLE, round_to="none")
 
 
-def build(spec: Spec) -> tuple[Problem | Panel, NUTS]:
-    """The problem and the sampler of a specification; a `Panel` where markets are fitted one by one."""
+def build(spec: Spec) -> tuple[Problem, NUTS]:
+    """The problem and the sampler of a specification. Raises where it has a problem for each market: see `build_panel`."""
+    if spec.one_by_one:
+        raise CalibrationError(
+            "panel pooling is 'none', markets fitted one by one, which only walras fit does: choose complete or partial pooling"
+        )
+    market, frame, observation, priors = _described(spec)
+    if spec.panel is not None:
+        roles = {role: tuple(getattr(spec.panel, role)) for role in ("by_market", "own", "centred")}
+        observation = Markets(observation=observation, **roles)
+    return Problem(market, frame, observation, priors), _with(NUTS, spec.sampler, "sampler")
+
+
+def build_panel(spec: Spec) -> tuple[Panel, NUTS]:
+    """The panel and the sampler of a specification whose markets are fitted one by one."""
+    return Panel(*_described(spec)), _with(NUTS, spec.sampler, "sampler")
+
+
+def _described(spec: Spec) -> tuple:
+    """The market, its data, how it is observed, and priors."""
     frame = _frame(spec)
     market = registry.market(spec.market.name)
     observation = _with(market.observation, spec.observation, "observation")
@@ -46,11 +64,7 @@ def build(spec: Spec) -> tuple[Problem | Panel, NUTS]:
     for name in spec.market.fixed:
         if name in given:
             raise CalibrationError(f"{name} is both fixed in [market] and given a prior in [priors]: keep one of them")
-    kind = Panel if spec.one_by_one else Problem
-    if spec.panel is not None and not spec.one_by_one:
-        roles = {role: tuple(getattr(spec.panel, role)) for role in ("by_market", "own", "centred")}
-        observation = Markets(observation=observation, **roles)
-    return kind(spec.market.name, frame, observation, {**spec.market.fixed, **given}), _with(NUTS, spec.sampler, "sampler")
+    return spec.market.name, frame, observation, {**spec.market.fixed, **given}
 
 
 def _with(kind, options, table):

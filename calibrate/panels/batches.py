@@ -109,9 +109,8 @@ class Markets:
         """Of each row, over draws: log mean one-step-ahead density and mean probability; of each draw, solver failure."""
 
         def at_draw(values, data):
-            program = handlers.substitute(lambda: self.problem.forward(data["inputs"]), data=values)
-            with handlers.block(), handlers.seed(rng_seed=0):
-                _, equilibrium, law = program()
+            with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=values):
+                _, equilibrium, law = self.problem.forward(data["inputs"])
             ahead, target = law.one_step_ahead(data["observed"]), data["observed"][:, 0]
             return log_densities(ahead, target), ahead.cdf(target), ~solved(equilibrium)
 

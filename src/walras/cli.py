@@ -86,7 +86,10 @@ def fit(
 
     console = Console()
     specification = Spec.from_toml(spec)
-    if scheduler is not None and not specification.one_by_one:
+    if specification.one_by_one:
+        _fit_each(console, specification, out, resume, scheduler, workers)
+        return
+    if scheduler is not None:
         raise run.CalibrationError(
             "--scheduler is for panels whose markets are fitted one by one: leave it out, or give [panel] with pooling = 'none'"
         )
@@ -94,9 +97,6 @@ def fit(
     folder = run.claim(out, resume)
     if resume and run.complete(folder):
         console.print(f"run directory {folder} is complete: there is nothing to resume", markup=False)
-        return
-    if specification.one_by_one:
-        _fit_each(console, specification, problem, sampler, folder, resume, scheduler, workers)
         return
     for note in problem.observation.notes(problem.data):
         console.print(f"note: {note}", markup=False)
@@ -113,12 +113,18 @@ def fit(
         raise typer.Exit(1)
 
 
-def _fit_each(console, specification, panel, sampler, folder, resume, address, workers):
+def _fit_each(console, specification, out, resume, address, workers):
+    """Fit the markets of a panel one by one, here or by workers."""
     from walras.calibrate import run
     from walras.calibrate.distributing import scheduler
     from walras.calibrate.panels import running
     from walras.calibrate.panels.fitting import fit_each, markets_bar
 
+    panel, sampler = run.build_panel(specification)
+    folder = run.claim(out, resume)
+    if resume and run.complete(folder):
+        console.print(f"run directory {folder} is complete: there is nothing to resume", markup=False)
+        return
     key, kept, batch = run.key_of(specification), folder / run.CHECKPOINT, specification.panel.batch
     with scheduler(address, workers) as executor, markets_bar(console) as bar:
         tree = fit_each(panel, sampler, key=key, executor=executor, batch=batch, progress=bar, checkpoint=kept, resume=resume)

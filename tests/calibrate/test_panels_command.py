@@ -77,10 +77,13 @@ def test_markets_one_by_one(tmp_path, walras):
     ],
 )
 def test_specifications_say_how_markets_are_pooled(tmp_path, table, kind):
-    problem, _ = run.build(Spec.from_toml(spec_of(tmp_path, table)))
+    spec = Spec.from_toml(spec_of(tmp_path, table))
     if kind is None:
-        assert isinstance(problem, Panel)
+        assert isinstance(run.build_panel(spec)[0], Panel)
+        with pytest.raises(CalibrationError, match="pooling is 'none'"):
+            run.build(spec)
     else:
+        problem, _ = run.build(spec)
         assert isinstance(problem.observation, Markets)
         assert problem.observation.by_market == kind
         assert {"kind": "Markets of ForeseenPrices"}.items() <= problem.to_json()["observation"].items()
