@@ -140,7 +140,7 @@ def _results(pieces: list[Piece], sampler, executor, held: Checkpoints | None) -
 def _fit_piece(sampler: NUTS, piece: Piece) -> dict[str, np.ndarray]:
     """The arrays of a batch by "group/name", each with its markets along the first dimension."""
     fitted = run_batch(piece.template, sampler, piece.batch)
-    parameters = {name: fitted.values[name] for name in piece.template.sampled}
+    parameters = {name: np.nan_to_num(fitted.values[name]) for name in piece.template.sampled}
     groups = {
         "posterior": fitted.values,
         "sample_stats": fitted.statistics,

@@ -14,7 +14,9 @@ DIAGNOSTICS = ("r_hat", "ess_bulk", "ess_tail")
 def diagnosed(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """R̂ and bulk and tail effective sizes of parameters (markets, chains, draws, …), each (markets, 3, …)."""
     draws = az.convert_to_dataset(values, sample_dims=["market", "chain", "draw"])
-    found = (az.rhat(draws), az.ess(draws, method="bulk"), az.ess(draws, method="tail"))
+    # The R̂ of chains that never move is infinite.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (az.rhat(draws), az.ess(draws, method="bulk"), az.ess(draws, method="tail"))
     return {name: np.stack([kind[name].to_numpy() for kind in found], axis=1) for name in values}
 
 

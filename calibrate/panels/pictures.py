@@ -15,8 +15,10 @@ _WIDTH, _HEIGHT = 7.6, 2.1  # inches, of a row of panels
 def plot_markets(summary: pd.DataFrame) -> Figure:
     """Posterior means and 90 % intervals of every market, from the lowest mean to the highest, for up to nine parameters."""
     names = list(summary.index.unique("parameter"))[:_SHOWN]
-    rows = -(-len(names) // _COLUMNS)
-    figure, axes = plt.subplots(rows, _COLUMNS, figsize=(_WIDTH, _HEIGHT * rows), squeeze=False, layout="constrained")
+    columns = min(_COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    size = (_WIDTH * columns / _COLUMNS, _HEIGHT * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for ax, name in zip(axes.flat, names, strict=False):
         of_one = summary.xs(name, level="parameter").sort_values("mean")
         places = np.arange(1, len(of_one) + 1)
@@ -26,8 +28,7 @@ def plot_markets(summary: pd.DataFrame) -> Figure:
         ax.set_title(name)
         if len(of_one) < 2:
             ax.set_xticks([1])
-    for ax in axes[-1]:
-        ax.set_xlabel("markets, lowest first")
+    figure.supxlabel("markets, lowest mean first", fontsize="small")
     for ax in list(axes.flat)[len(names) :]:
         ax.remove()
     return figure

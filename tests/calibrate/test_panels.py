@@ -197,7 +197,7 @@ def test_a_killed_run_goes_on_after_its_last_batch(whole, tmp_path):
     tree = fit_each(panel, SHORT, key=KEY, batch=2, checkpoint=tmp_path, resume=True, progress=again.append)
     assert tree.identical(whole)
     assert [report.done for report in again] == [2, 3, 5]
-    with pytest.raises(CalibrationError, match="holds another run, its batch was 2 and is 3"):
+    with pytest.raises(CalibrationError, match="holds another run: its batch was 2 and is 3"):
         fit_each(panel, SHORT, key=KEY, batch=3, checkpoint=tmp_path, resume=True)
 
 
