@@ -15,6 +15,9 @@ from walras.calibrate.identification import Identification, identify
 from walras.calibrate.intervention import Change
 from walras.calibrate.law import IndependentRows, Law
 from walras.calibrate.observation import Observation
+from walras.calibrate.panels.fitting import failures, fit_each
+from walras.calibrate.panels.panel import Panel
+from walras.calibrate.panels.pooled import Markets
 from walras.calibrate.predictive import forecast, posterior_predictive, predictive_statistics, prior_predictive
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.price_formation.stochastic import StochasticPrices
@@ -49,7 +52,9 @@ __all__ = [
     "Laplace",
     "Law",
     "Market",
+    "Markets",
     "Observation",
+    "Panel",
     "Parameter",
     "PriceAndVolume",
     "Prior",
@@ -61,7 +66,9 @@ __all__ = [
     "TradingDays",
     "check",
     "compare",
+    "failures",
     "fit",
+    "fit_each",
     "forecast",
     "forecast_bands",
     "guerre_perrigne_vuong",

@@ -1,15 +1,16 @@
 """Whether a fit can be trusted: convergence, failures, and misfit, each with a verdict and a remedy."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import xarray as xr
 
-from walras.calibrate.convergence import convergence, mixing
+from walras.calibrate.convergence import Worst, convergence, mixing, solver_check
 from walras.calibrate.misfit import forecast_transforms, in_words, misfit, unlike
 from walras.calibrate.power_scaling import prior_checks
 from walras.calibrate.problem import Problem
-from walras.calibrate.verdicts import Check, Verdict, above, below
+from walras.calibrate.verdicts import Check, Verdict, below
 
 __all__ = ["Check", "Report", "check", "forecast_transforms", "unlike"]
 
@@ -60,18 +61,10 @@ def check(problem: Problem, tree: xr.DataTree) -> Report:
     power-scaling, misfit by one-step-ahead errors, by rows left out, and by replications where the tree has them; they warn
     and never fail a run.
     """
-    r_hat, bulk, tail = mixing(problem, tree)
-    statistics = tree["sample_stats"]
-    divergences = int(statistics["diverging"].sum()) if "diverging" in statistics else 0
-    failures = int(statistics["solver_failed"].sum())
+    worst, statistics = mixing(problem, tree), tree["sample_stats"].to_dataset()
     checks = [
-        *convergence(tree, r_hat, bulk, tail),
-        Check(
-            "solver_failures",
-            above(failures, 0, 0),
-            failures,
-            "the market has no equilibrium at some draws: the posterior there is not to be trusted, narrow the priors",
-        ),
+        *convergence(tree, worst),
+        solver_check(int(statistics["solver_failed"].sum())),
         Check(
             "prior_solved",
             below(float(tree.attrs.get("prior_solved", 1.0)), 0.99, 0.5),
@@ -81,7 +74,13 @@ def check(problem: Problem, tree: xr.DataTree) -> Report:
         *prior_checks(problem, tree),
         *misfit(problem, tree),
     ]
-    return Report(r_hat, bulk, divergences, failures, tuple(checks))
+    return judged(worst, statistics, checks)
+
+
+def judged(worst: Worst, statistics: xr.Dataset, checks: Sequence[Check]) -> Report:
+    """The report of checks that have been made, of draws with these statistics."""
+    divergences = int(statistics["diverging"].sum()) if "diverging" in statistics else 0
+    return Report(worst.r_hat, worst.ess_bulk, divergences, int(statistics["solver_failed"].sum()), tuple(checks))
 
 
 def _plain(value: float) -> float | None:

@@ -1,6 +1,7 @@
 """Whether a sampler did its work: the checks that suit each of them."""
 
 import json
+from typing import NamedTuple
 
 import arviz as az
 import numpy as np
@@ -12,39 +13,63 @@ from walras.calibrate.verdicts import Check, above, below
 _WORST = (("r_hat", "max"), ("ess_bulk", "min"), ("ess_tail", "min"))
 
 
-def mixing(problem: Problem, tree: xr.DataTree) -> tuple[float, ...]:
-    """The largest R̂ and the smallest effective sizes, in bulk and tail, over the parameters; NaN of a single point."""
+class Worst(NamedTuple):
+    """The largest R̂ and the smallest effective sizes, in bulk and tail, over parameters; NaN of a single point."""
+
+    r_hat: float
+    ess_bulk: float
+    ess_tail: float
+
+
+def mixing(problem: Problem, tree: xr.DataTree) -> Worst:
+    """How well the draws of a fit mix."""
     if tree["posterior"].sizes["draw"] == 1:
-        return (np.nan,) * 3
+        return Worst(np.nan, np.nan, np.nan)
     summary = az.summary(tree, var_names=problem.sampled, kind="diagnostics", round_to="none")
-    return tuple(float(summary[column].astype(float).agg(worst)) for column, worst in _WORST)
+    return Worst(*(float(summary[column].astype(float).agg(worst)) for column, worst in _WORST))
 
 
-def convergence(tree: xr.DataTree, r_hat: float, bulk: float, tail: float) -> list[Check]:
+def convergence(tree: xr.DataTree, worst: Worst) -> list[Check]:
     """The checks that suit how the draws came about, which the run's attributes and statistics tell."""
     if "gradient" in tree.attrs:
         return [*_climbing(tree), *_approximating(tree)]
-    tempered = "temperatures" in tree.attrs
-    longer = "raise particles" if tempered else "draw longer"
-    disagree = (
-        "runs disagree: raise particles" if tempered else "chains disagree: draw longer, or raise target_accept, or use SMC"
-    )
-    found = [
+    chains = tree["posterior"].sizes["chain"]
+    if "temperatures" in tree.attrs:
+        return [*mixed(worst, chains, "runs disagree: raise particles", "raise particles"), *_tempering(tree)]
+    depth = json.loads(tree.attrs["sampler"]).get("max_tree_depth", 10)
+    return [*mixed(worst, chains), *trajectories(tree["sample_stats"].to_dataset(), depth)]
+
+
+def mixed(
+    worst: Worst,
+    chains: int,
+    disagree: str = "chains disagree: draw longer, or raise target_accept, or use SMC",
+    longer: str = "draw longer",
+) -> list[Check]:
+    """Checks of whether chains agree, and are long enough."""
+    agree = disagree if chains > 1 else "one chain has nothing to agree with: run two or more"
+    return [
+        Check("r_hat", above(worst.r_hat, 1.01, 1.05), worst.r_hat, agree),
+        Check("ess_bulk", below(worst.ess_bulk, 400, 100), worst.ess_bulk, f"too few effective draws for the centre: {longer}"),
         Check(
-            "r_hat",
-            above(r_hat, 1.01, 1.05),
-            r_hat,
-            disagree if tree["posterior"].sizes["chain"] > 1 else "one chain has nothing to agree with: run two or more",
+            "ess_tail", below(worst.ess_tail, 400, 100), worst.ess_tail, f"too few effective draws for the intervals: {longer}"
         ),
-        Check("ess_bulk", below(bulk, 400, 100), bulk, f"too few effective draws for the centre: {longer}"),
-        Check("ess_tail", below(tail, 400, 100), tail, f"too few effective draws for the intervals: {longer}"),
     ]
-    return [*found, *(_tempering(tree) if tempered else _trajectories(tree))]
 
 
-def _trajectories(tree: xr.DataTree) -> list[Check]:
-    """Checks of Hamiltonian trajectories."""
-    statistics = tree["sample_stats"]
+def solver_check(failures: int) -> Check:
+    """The check that the market has an equilibrium at every draw."""
+    return Check(
+        "solver_failures",
+        above(failures, 0, 0),
+        failures,
+        "the market has no equilibrium at some draws: the posterior there is not to be trusted, narrow the priors",
+    )
+
+
+def trajectories(statistics: xr.Dataset, max_tree_depth: int) -> list[Check]:
+    """Checks of Hamiltonian trajectories, from the statistics (chain, draw) of draws."""
+    saturated = float(np.mean(statistics["tree_depth"].to_numpy() >= max_tree_depth))
     divergences, draws = int(statistics["diverging"].sum()), statistics["diverging"].size
     return [
         Check(
@@ -56,8 +81,8 @@ def _trajectories(tree: xr.DataTree) -> list[Check]:
         Check("e_bfmi", below(_e_bfmi(statistics), 0.3, 0.1), _e_bfmi(statistics), "heavy tails: give narrower priors"),
         Check(
             "tree_depth",
-            above(_saturated(tree), 0.0, 0.5),
-            _saturated(tree),
+            above(saturated, 0.0, 0.5),
+            saturated,
             "trajectories were cut short: raise max_tree_depth, or give narrower priors",
         ),
     ]
@@ -113,9 +138,3 @@ def _e_bfmi(statistics) -> float:
     """The smallest over chains of E-BFMI: the share of energy's variance that one momentum draw explores."""
     energy = statistics["energy"].to_numpy()
     return float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))
-
-
-def _saturated(tree) -> float:
-    """The share of draws whose trajectory reached the largest depth."""
-    depth = tree["sample_stats"]["tree_depth"].to_numpy()
-    return float(np.mean(depth >= json.loads(tree.attrs["sampler"]).get("max_tree_depth", 10)))

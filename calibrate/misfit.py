@@ -1,5 +1,7 @@
 """Whether data look like what a fit predicts: forecast errors, rows left out, and replications."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import scipy.stats
 import xarray as xr
@@ -36,7 +38,11 @@ def forecast_transforms(tree: xr.DataTree) -> np.ndarray:
 
     Standard normal and independent if the model is right.
     """
-    probability = tree["one_step_ahead"]["probability"].mean(("chain", "draw")).to_numpy()
+    return normal_scores(tree["one_step_ahead"]["probability"].mean(("chain", "draw")).to_numpy())
+
+
+def normal_scores(probability: np.ndarray) -> np.ndarray:
+    """The standard normal quantiles of probabilities, all finite but for NaN."""
     # Values farther than 8 standard deviations out have a probability that rounds to 0 or 1.
     smallest = np.finfo(float).eps / 2
     return scipy.stats.norm.ppf(np.clip(probability, smallest, 1.0 - smallest))
@@ -48,16 +54,23 @@ def misfit(problem: Problem, tree: xr.DataTree) -> list[Check]:
 
 
 def of_forecasts(problem: Problem, tree: xr.DataTree) -> list[Check]:
-    """Checks of the one-step-ahead errors: their normality, correlation, and changing variance; values are p-values."""
-    scores = forecast_transforms(tree)
+    """Checks of the one-step-ahead errors of a fit."""
+    return of_errors(forecast_transforms(tree), problem.observation.remedies)
+
+
+def of_errors(scores: np.ndarray, remedies: Mapping[str, str]) -> list[Check]:
+    """Checks of one-step-ahead errors (rows,) as normal scores: their law, correlation, and changing variance; p-values.
+
+    `remedies`: a family's own, as `Observation.remedies` has them.
+    """
     scores = scores[np.isfinite(scores)]
     if scores.size < _FEWEST:
         return []
     return [
-        _judged(problem, "forecast_calibration", float(scipy.stats.kstest(scores, "norm").pvalue)),
-        _judged(problem, "forecast_correlation", _correlation_p(scores)),
-        _judged(problem, "forecast_autocorrelation", ljung_box(scores, min(_LAGS, scores.size // 5))),
-        _judged(problem, "forecast_volatility", _correlation_p(scores**2)),
+        _judged(remedies, "forecast_calibration", float(scipy.stats.kstest(scores, "norm").pvalue)),
+        _judged(remedies, "forecast_correlation", _correlation_p(scores)),
+        _judged(remedies, "forecast_autocorrelation", ljung_box(scores, min(_LAGS, scores.size // 5))),
+        _judged(remedies, "forecast_volatility", _correlation_p(scores**2)),
     ]
 
 
@@ -70,7 +83,7 @@ def of_rows_left_out(problem: Problem, tree: xr.DataTree) -> list[Check]:
     if found is None or found.size < _FEWEST:
         return []
     # The test of ArviZ that combines pointwise p-values, valid for values that depend on each other.
-    return [_judged(problem, "loo_pit", float(array_stats.uniformity_test(found)[0]))]
+    return [_judged(problem.observation.remedies, "loo_pit", float(array_stats.uniformity_test(found)[0]))]
 
 
 def left_out_transforms(tree: xr.DataTree) -> np.ndarray | None:
@@ -100,7 +113,7 @@ def unlike(problem: Problem, tree: xr.DataTree) -> list[Check]:
             _REPLICATED + str(name),
             below(2.0 * (replications * min(row["p"], 1.0 - row["p"]) + 1.0) / (replications + 1.0), LEVEL, 0.0),
             row["observed"],
-            f"replications have {row['5 %']:.3g} to {row['95 %']:.3g}: {_advice(problem, 'statistic')}",
+            f"replications have {row['5 %']:.3g} to {row['95 %']:.3g}: {_advice(problem.observation.remedies, 'statistic')}",
         )
         for name, row in statistics.iterrows()
     ]
@@ -135,13 +148,13 @@ def ljung_box(series: np.ndarray, lags: int) -> float:
     return float(scipy.stats.chi2.sf(statistic, lags))
 
 
-def _judged(problem: Problem, name: str, p: float) -> Check:
+def _judged(remedies: Mapping[str, str], name: str, p: float) -> Check:
     said, kind = _WORDS[name]
-    return Check(name, below(p, LEVEL, 0.0), p, f"{said}: {_advice(problem, kind)}")
+    return Check(name, below(p, LEVEL, 0.0), p, f"{said}: {_advice(remedies, kind)}")
 
 
-def _advice(problem: Problem, kind: str) -> str:
-    return problem.observation.remedies.get(kind, _GENERAL[kind])
+def _advice(remedies: Mapping[str, str], kind: str) -> str:
+    return remedies.get(kind, _GENERAL[kind])
 
 
 def _correlation_p(series) -> float:

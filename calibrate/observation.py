@@ -1,7 +1,7 @@
 """What a family of markets must say of its data: the seam between equilibria and inference."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -63,6 +63,21 @@ class Observation(ABC):
         changes how it steps, never what it samples.
         """
         return None
+
+    def adapted(self, market: Any) -> Any:
+        """The market, a registered one or a function, as this observation wants it; as it is by default."""
+        return market
+
+    def spread(self, params: Parameters, priors: Mapping[str, Any], inputs: Inputs) -> Parameters:
+        """Parameters completed by what is drawn around them, given their priors (NumPyro statements); none by default."""
+        return params
+
+    def padded(self, several: Sequence[tuple[Inputs, np.ndarray]]) -> list[tuple[Inputs, np.ndarray]]:
+        """Inputs and observations of several markets, the short ones lengthened by rows that change nothing of the others.
+
+        Such rows come last and have no observation. As they are by default: markets of different lengths are computed apart.
+        """
+        return list(several)
 
     def latents(self, params: Parameters, inputs: Inputs) -> Inputs:
         """Inputs completed by what is sampled beside the parameters (NumPyro statements); as they are by default."""

@@ -55,6 +55,11 @@ class Prior:
             )
         return made.to_event(len(made.batch_shape)) if made.batch_shape else made
 
+    def like(self, args) -> dist.Distribution:
+        """The distribution of this family with other parameters of the same shapes, which may be traced."""
+        made = getattr(dist, self.family)(*args)
+        return made.to_event(len(made.batch_shape)) if made.batch_shape else made
+
     def to_json(self) -> dict:
         return {"family": self.family, "args": list(self.args), "unit": self.unit, "why": self.why}
 

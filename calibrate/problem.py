@@ -24,10 +24,56 @@ from walras.model import Status
 
 _PRIOR_DRAWS = 16  # from which a solver is chosen
 OBSERVED = "observed"  # the NumPyro site of the data
+PRIORS = "priors"  # of the inputs: parameters of priors, where they are data
+
+
+class Identified:
+    """What has a market, data, an observation and priors, and is known by them."""
+
+    market: str | Callable
+    data: pd.DataFrame
+    observation: Observation
+    priors: Mapping[str, Prior | float] | Callable
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the problem's canonical JSON, of the source of its functions, and of the data's bytes and clock."""
+        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())
+        for function in (self.market, self.priors):
+            if callable(function):
+                digest.update(_source(function))
+        self._add_data(digest)
+        return digest.hexdigest()
+
+    @property
+    def data_digest(self) -> str:
+        """A hash of the data's bytes and clock alone."""
+        digest = hashlib.sha256()
+        self._add_data(digest)
+        return digest.hexdigest()
+
+    def _add_data(self, digest):
+        digest.update(str(self.data.attrs.get("time_unit")).encode())
+        for name in [*self.data.index.names, *self.data.columns]:
+            digest.update(str(name).encode())
+        digest.update(pd.util.hash_pandas_object(self.data).to_numpy().tobytes())
+
+    def to_json(self) -> dict:
+        """The problem without its data, as plain data; functions by their import path."""
+        priors = (
+            _path(self.priors)
+            if callable(self.priors)
+            else {n: p.to_json() if isinstance(p, Prior) else p for n, p in self.priors.items()}
+        )
+        return {
+            "market": self.market if isinstance(self.market, str) else _path(self.market),
+            "observation": {"kind": type(self.observation).__name__, **asdict(self.observation)},
+            "priors": priors,
+        }
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(Identified):
     """What is calibrated. Frozen; hashed and compared by `digest`.
 
     `market`: a registered name (its parameters then have default priors), or a plain function
@@ -73,13 +119,13 @@ class Problem:
     @property
     def registered(self) -> registry.Market | None:
         """The registered market, or None when the market is a function."""
-        return registry.market(self.market) if isinstance(self.market, str) else None
+        return self.observation.adapted(registry.market(self.market)) if isinstance(self.market, str) else None
 
     @cached_property
     def build(self) -> Callable:
         """`build(params, inputs) → equilibrium`, with a solver chosen from draws of the prior if the market wants one."""
         if self.registered is None:
-            return self.market
+            return self.observation.adapted(self.market)
         build, choose = self.registered.build, self.registered.solver
         if choose is None:
             return build
@@ -169,14 +215,15 @@ class Problem:
         """The parameters by name, a NumPyro program: sampled from their priors, or held fixed."""
         if callable(self.priors):
             return self.priors()
-        params = {}
+        params, given = {}, inputs.get(PRIORS, {})
         for name, prior in self.priors.items():
             if isinstance(prior, Prior):
                 ridge = self.observation.ridge(name, params, inputs)
-                params[name] = numpyro.sample(name, prior.distribution(), infer={} if ridge is None else {"ridge": ridge})
+                law = prior.like(given[name]) if name in given else prior.distribution()
+                params[name] = numpyro.sample(name, law, infer={} if ridge is None else {"ridge": ridge})
             else:
-                params[name] = jnp.asarray(prior, float)
-        return params
+                params[name] = jnp.asarray(given.get(name, prior), float)
+        return self.observation.spread(params, self.priors, inputs)
 
     def model(self, observed="data", inputs=None):
         """The NumPyro program. Conditioned on the problem's data; `observed=None` leaves them to be simulated.
@@ -194,42 +241,6 @@ class Problem:
             for column, name in enumerate(self.observation.targets):
                 numpyro.deterministic(name, table[:, column])
         return table
-
-    @cached_property
-    def digest(self) -> str:
-        """A hash of the problem's canonical JSON, of the source of its functions, and of the data's bytes and clock."""
-        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())
-        for function in (self.market, self.priors):
-            if callable(function):
-                digest.update(_source(function))
-        self._add_data(digest)
-        return digest.hexdigest()
-
-    @property
-    def data_digest(self) -> str:
-        """A hash of the data's bytes and clock alone."""
-        digest = hashlib.sha256()
-        self._add_data(digest)
-        return digest.hexdigest()
-
-    def _add_data(self, digest):
-        digest.update(str(self.data.attrs.get("time_unit")).encode())
-        for name in [*self.data.index.names, *self.data.columns]:
-            digest.update(str(name).encode())
-        digest.update(pd.util.hash_pandas_object(self.data).to_numpy().tobytes())
-
-    def to_json(self) -> dict:
-        """The problem without its data, as plain data; functions by their import path."""
-        priors = (
-            _path(self.priors)
-            if callable(self.priors)
-            else {n: p.to_json() if isinstance(p, Prior) else p for n, p in self.priors.items()}
-        )
-        return {
-            "market": self.market if isinstance(self.market, str) else _path(self.market),
-            "observation": {"kind": type(self.observation).__name__, **asdict(self.observation)},
-            "priors": priors,
-        }
 
     def with_data(self, data: pd.DataFrame) -> "Problem":
         """The same problem, its priors included, on other data."""

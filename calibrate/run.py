@@ -16,6 +16,8 @@ from walras.calibrate import registry
 from walras.calibrate.checking import Report, check
 from walras.calibrate.comparing import Comparison, compare, require_comparable, rolling_scores
 from walras.calibrate.errors import CalibrationError
+from walras.calibrate.panels.panel import Panel
+from walras.calibrate.panels.pooled import Markets
 from walras.calibrate.predictive import forecast, posterior_predictive
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import MAP, NUTS, SMC, SVI, Laplace, Sampler
@@ -36,7 +38,25 @@ def summary(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
 
 
 def build(spec: Spec) -> tuple[Problem, Sampler]:
-    """The problem and the sampler of a specification."""
+    """The problem and the sampler of a specification. Raises where it has a problem for each market: see `build_panel`."""
+    if spec.one_by_one:
+        raise CalibrationError(
+            "panel pooling is 'none', markets fitted one by one, which only walras fit does: choose complete or partial pooling"
+        )
+    market, frame, observation, priors = _described(spec)
+    if spec.panel is not None:
+        roles = {role: tuple(getattr(spec.panel, role)) for role in ("by_market", "own", "centred")}
+        observation = Markets(observation=observation, **roles)
+    return Problem(market, frame, observation, priors), _sampler(dict(spec.sampler))
+
+
+def build_panel(spec: Spec) -> tuple[Panel, Sampler]:
+    """The panel and the sampler of a specification whose markets are fitted one by one."""
+    return Panel(*_described(spec)), _sampler(dict(spec.sampler))
+
+
+def _described(spec: Spec) -> tuple:
+    """The market, its data, how it is observed, and priors."""
     frame = _frame(spec)
     market = registry.market(spec.market.name)
     observation = _with(market.observation, spec.observation, "observation")
@@ -44,7 +64,7 @@ def build(spec: Spec) -> tuple[Problem, Sampler]:
     for name in spec.market.fixed:
         if name in given:
             raise CalibrationError(f"{name} is both fixed in [market] and given a prior in [priors]: keep one of them")
-    return Problem(spec.market.name, frame, observation, {**spec.market.fixed, **given}), _sampler(dict(spec.sampler))
+    return spec.market.name, frame, observation, {**spec.market.fixed, **given}
 
 
 _SAMPLERS = {kind.__name__: kind for kind in (NUTS, MAP, Laplace, SVI, SMC)}
@@ -141,6 +161,10 @@ def read(path: Path) -> tuple[Spec, Problem, xr.DataTree]:
     if not {"spec", "digest"} <= set(record):
         raise CalibrationError(f"{path} is not a run directory (its spec.json is another's): give the --out of walras fit")
     spec = Spec.checked(record["spec"], path / "spec.json")
+    if spec.one_by_one:
+        raise CalibrationError(
+            f"{path} holds markets that were fitted one by one: by_market.json and checks.csv have their checks"
+        )
     tree = load(path / "posterior.nc")
     # The priors are those of the run, even where a later version has other defaults.
     problem = replace(build(spec)[0], priors=priors(tree))

@@ -14,6 +14,9 @@ errors = "ar1"
 depreciation = {family = "LogNormal", args = [-1.0, 0.3], why = "keeps for three days"}
 [sampler]
 draws = 1000
+[panel]           # many markets: data of form "panel"
+pooling = "partial"
+by_market = ["price_level"]
 """
 
 import tomllib
@@ -69,6 +72,28 @@ class PriorTable(_Table):
         return Prior(self.family, *self.args, unit=self.unit, why=self.why)
 
 
+class PanelTable(_Table):
+    """How the markets of a panel are fitted.
+
+    `pooling` "none": each by itself, `batch` at a time. "complete": all parameters are shared. "partial": those in
+    `by_market` are drawn around a population (sampled as they are where `centred`), those in `own` are each market's, and
+    the rest are shared.
+    """
+
+    pooling: Literal["none", "complete", "partial"] = "none"
+    by_market: list[str] = []
+    own: list[str] = []
+    centred: list[str] = []
+    batch: StrictInt = 50
+
+    @model_validator(mode="after")
+    def _roles(self):
+        roles = bool(self.by_market or self.own)
+        if roles != (self.pooling == "partial"):
+            raise ValueError("name parameters in by_market or own with pooling = 'partial', and only then")
+        return self
+
+
 class Spec(_Table):
     """A whole specification; unknown keys are errors."""
 
@@ -78,6 +103,12 @@ class Spec(_Table):
     observation: dict[str, StrictBool | StrictStr | StrictInt | list[str]] = {}
     priors: dict[str, float | PriorTable] = {}
     sampler: dict[str, int | float | bool | str | dict[str, float]] = {}
+    panel: PanelTable | None = None
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether markets of a panel are fitted each by itself."""
+        return self.panel is not None and self.panel.pooling == "none"
 
     @classmethod
     def checked(cls, record: dict, path: Path) -> "Spec":

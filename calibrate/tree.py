@@ -71,6 +71,10 @@ def to_tree(problem: Problem, groups: dict, attrs: dict | None = None) -> xr.Dat
     for name in [*problem.observation.targets, *map(_variable, problem.data.columns), *_AHEAD]:
         dims.setdefault(name, [rows])
     coords = {rows: np.asarray(times), **problem.observation.coordinates(problem.data)}
+    # A quantity NAME_by_X has one value for each X.
+    for name in {name for variables in groups.values() for name in variables}:
+        if "_by_" in name and (dim := name.rpartition("_by_")[2]) in coords:
+            dims.setdefault(name, [dim])
     datasets = {}
     for group, variables in groups.items():
         # a log prior is one number a draw, even of a vector parameter

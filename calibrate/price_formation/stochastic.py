@@ -80,6 +80,18 @@ class StochasticPrices(Prices):
             "instruments": centred(frame, self.instruments, self.price_column),
         }
 
+    def padded(self, several):
+        """Rows at the end in which nothing is observed leave the filter's likelihood as it is."""
+        rows = max(len(observed) for _, observed in several)
+        sizes = {name: max(len(inputs[name]) for inputs, _ in several) for name in _BY_ROW}
+
+        def lengthened(inputs, observed):
+            missing = np.full((rows - len(observed), observed.shape[1]), np.nan)
+            long = {name: _lengthened(inputs[name], size) for name, size in sizes.items()}
+            return {**inputs, **long}, np.concatenate([observed, missing])
+
+        return [lengthened(*one) for one in several]
+
     def parameters(self, frame):
         found = super().parameters(frame)
         noise = found.pop("price_noise")  # last: see `ridge`
@@ -209,6 +221,14 @@ class StochasticPrices(Prices):
 
     def dimensions(self):
         return {**super().dimensions(), "supply_effect": ["supply_shifter"], "supply_path": ["time"]}
+
+
+_BY_ROW = ("gaps", "gap", "since", "demand", "instruments")
+
+
+def _lengthened(array, size):
+    """With the last entry repeated: a row in a gap and at a time that there are already."""
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
 
 
 def _over_gaps(dynamics, gaps, length):

@@ -90,12 +90,16 @@ class Target:
 
     @cached_property
     def _draw_first_points(self):
-        return quickly(lambda keys: jax.lax.map(lambda key: ravel_pytree(self._first_point(key))[0], keys))
+        return quickly(lambda keys: jax.lax.map(self.first_point, keys))
 
-    def _first_point(self, key):
+    def first_point(self, key, inputs=None):
+        """A starting vector (dimension,), given other inputs of the problem's shapes if there are any."""
+        return ravel_pytree(self._first_point(key, inputs))[0]
+
+    def _first_point(self, key, inputs=None):
         """Unconstrained starting values by site."""
         seeded = handlers.substitute(handlers.seed(self.model, key), substitute_fn=self._initial)
-        trace = handlers.trace(seeded).get_trace(observed=None)
+        trace = handlers.trace(seeded).get_trace(observed=None, inputs=inputs)
         sites = {n: s for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"] and n != OBSERVED}
         transforms = {name: biject_to(site["fn"].support) for name, site in sites.items()}
         return transform_fn(transforms, {name: site["value"] for name, site in sites.items()}, invert=True)

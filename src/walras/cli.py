@@ -20,6 +20,13 @@ data_app = typer.Typer(help="The data sets that walras knows.", no_args_is_help=
 app.add_typer(data_app, name="data")
 
 Run = Annotated[Path, typer.Argument(help="A run directory, as written by walras fit --out.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the work is done: local (worker processes), or a Dask scheduler such as tcp://host:8786; else here."
+    ),
+]
+Workers = Annotated[int, typer.Option(help="Worker processes of --scheduler local.")]
 Origins = Annotated[int, typer.Option(help="Rolling origins at which each model is refitted.")]
 
 
@@ -92,6 +99,8 @@ def fit(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out that was interrupted, if there is one.")
     ] = False,
+    scheduler: Scheduler = None,
+    workers: Workers = 2,
 ):
     """Fit a specification and write the run directory with its report. Exits with 1 if a check fails.
 
@@ -107,6 +116,13 @@ def fit(
 
     console = Console()
     specification = Spec.from_toml(spec)
+    if specification.one_by_one:
+        _fit_each(console, specification, out, resume, scheduler, workers)
+        return
+    if scheduler is not None:
+        raise run.CalibrationError(
+            "--scheduler is for panels whose markets are fitted one by one: leave it out, or give [panel] with pooling = 'none'"
+        )
     problem, sampler = run.build(specification)
     folder = run.claim(out, resume)
     if resume and run.complete(folder):
@@ -126,6 +142,30 @@ def fit(
     console.print(f"report: {write_report(problem, tree, folder / 'report.html')}", markup=False, soft_wrap=True)
     run.finish(folder)
     if judged.verdict == "fail":
+        raise typer.Exit(1)
+
+
+def _fit_each(console, specification, out, resume, address, workers):
+    """Fit the markets of a panel one by one, here or by workers."""
+    from walras.calibrate import run
+    from walras.calibrate.distributing import scheduler
+    from walras.calibrate.panels import running
+    from walras.calibrate.panels.fitting import fit_each, markets_bar
+
+    panel, sampler = run.build_panel(specification)
+    folder = run.claim(out, resume)
+    if resume and run.complete(folder):
+        console.print(f"run directory {folder} is complete: there is nothing to resume", markup=False)
+        return
+    key, kept, batch = run.key_of(specification), folder / run.CHECKPOINT, specification.panel.batch
+    with scheduler(address, workers) as executor, markets_bar(console) as bar:
+        tree = fit_each(panel, sampler, key=key, executor=executor, batch=batch, progress=bar, checkpoint=kept, resume=resume)
+    found = running.write(folder, specification, panel, tree)
+    console.print(_frame_table(found.checks.drop(columns="solver_failures").head(20), "markets, the first ones"))
+    console.print(found.text, markup=False)
+    console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+    run.finish(folder)
+    if found.verdict == "fail":
         raise typer.Exit(1)
 
 
