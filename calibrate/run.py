@@ -16,11 +16,16 @@ from walras.calibrate import registry
 from walras.calibrate.checking import Report, check
 from walras.calibrate.comparing import Comparison, compare, require_comparable, rolling_scores
 from walras.calibrate.errors import CalibrationError
+from walras.calibrate.finding import Finding
+from walras.calibrate.forecasting import Forecast
+from walras.calibrate.identification import Identification
 from walras.calibrate.panels.panel import Panel
 from walras.calibrate.panels.pooled import Markets
 from walras.calibrate.predictive import forecast, posterior_predictive
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import MAP, NUTS, SMC, SVI, Laplace, Sampler
+from walras.calibrate.scenarios import Scenario
+from walras.calibrate.sensitivities.analysis import Sensitivity
 from walras.calibrate.spec import Spec
 from walras.calibrate.tree import load, priors, save
 from walras.calibrate.writing import write_whole
@@ -286,3 +291,9 @@ def compare_runs(paths: list[Path], **options) -> Comparison:
     for path in paths:
         found.save(path)
     return found
+
+
+def findings(path: Path) -> list[Finding]:
+    """What the steps around a fit have left in its run directory, in the order of the steps."""
+    kinds = (Identification, Comparison, Sensitivity, Forecast, Scenario)
+    return [kind.load(path, file.stem) for kind in kinds for file in sorted(path.glob(f"{kind.name}*.json"))]

@@ -24,13 +24,15 @@ def report(
     *,
     comparison: "Comparison | None" = None,
     story: Sequence[Sequence[Any]] | None = None,
+    findings: "Sequence[Finding]" = (),
 ) -> Path:
     """Write the fit `tree` of `problem` as one self-contained HTML page at `path`; returns the path.
 
     Groups `prior` and `posterior_predictive` are used where the tree has them. `comparison`: scores of several models, as
     `compare` returns them. `story`: sections that follow the headline, each `(heading, body)` or `(heading, body,
     figure)`: the body is text (blank lines part paragraphs), a `markupsafe.Markup` of trusted HTML, a pandas DataFrame,
-    or a list of these; the figure a matplotlib Figure, which stays open.
+    or a list of these; the figure a matplotlib Figure, which stays open. `findings`: of other steps, such as `sensitivity`;
+    their stories come after the fit's own.
 
     The page is written whole or not at all. Raises `CalibrationError` when it cannot be written, or when the tree was
     fitted to another problem.
@@ -41,7 +43,7 @@ def report(
         raise CalibrationError(
             "the run was fitted to another problem (their digests differ): give the problem that it was fitted to"
         )
-    return _written(path, lambda: render(problem, tree, comparison, story or ()))
+    return _written(path, lambda: render(problem, tree, comparison, story or (), findings))
 
 
 def report_findings(findings: "Sequence[Finding]", path: str | Path, *, title: str, lead: str = "") -> Path:

@@ -28,7 +28,7 @@ _LONG = 400  # rows beyond which the last ones are shown once more
 _LAST = 200
 
 
-def render(problem: Problem, tree: xr.DataTree, comparison, story: Sequence[Sequence[Any]]) -> str:
+def render(problem: Problem, tree: xr.DataTree, comparison, story: Sequence[Sequence[Any]], findings=()) -> str:
     """The page as HTML."""
     with without_screen():
         prior = contents.prior_draws(problem, tree)
@@ -37,6 +37,7 @@ def render(problem: Problem, tree: xr.DataTree, comparison, story: Sequence[Sequ
             **_headline(problem, judged),
             "notes": json.loads(tree.attrs.get("notes", "[]")),
             "story": [_story_section(section) for section in (*story, *problem.observation.story(problem, tree))],
+            "steps": [_story_section(section, close=True) for found in findings for section in found.story()],
             "fit": _fit(problem, tree),
             "paths": _paths(problem, tree),
             "priors": _priors(problem, tree, prior),
@@ -58,7 +59,9 @@ def render(problem: Problem, tree: xr.DataTree, comparison, story: Sequence[Sequ
 def render_story(title: str, lead: str, story: Sequence[Sequence[Any]]) -> str:
     """A page of sections alone, as HTML."""
     with without_screen():
-        return _filled("story.html", {"title": title, "lead": lead, "story": [_story_section(section) for section in story]})
+        return _filled(
+            "story.html", {"title": title, "lead": lead, "story": [_story_section(section, close=True) for section in story]}
+        )
 
 
 def _filled(template: str, context: dict[str, Any]) -> str:
@@ -94,12 +97,12 @@ def _headline(problem: Problem, judged: Report) -> dict[str, Any]:
     }
 
 
-def _story_section(section: Sequence[Any]) -> dict[str, Any]:
+def _story_section(section: Sequence[Any], close: bool = False) -> dict[str, Any]:
     if not 2 <= len(section) <= 3:
         raise CalibrationError(f"story has a section of {len(section)} parts: give (heading, body) or (heading, body, figure)")
     heading, body, figure = (*section, None)[:3]
     blocks = body if isinstance(body, list | tuple) else [body]
-    image = None if figure is None else _embed(figure, str(heading), close=False)
+    image = None if figure is None else _embed(figure, str(heading), close=close)
     return {"heading": heading, "blocks": [part for block in blocks for part in _story_block(block)], "image": image}
 
 

@@ -1,17 +1,14 @@
 """What `walras sbc` does."""
 
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
 
 from walras.calibrate import run
+from walras.calibrate.distributing import scheduler
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.problem import Problem
 from walras.calibrate.reporting import report_findings
-from walras.calibrate.session import prepare
 from walras.calibrate.simulation_based.finding import SBC
 from walras.calibrate.simulation_based.running import bar, sbc
 from walras.calibrate.spec import Spec
@@ -21,7 +18,15 @@ _REPORT = "report.html"
 
 
 def run_sbc(
-    spec: Path, out: Path, console: Console, *, replications: int, rows: int | None, workers: int, resume: bool
+    spec: Path,
+    out: Path,
+    console: Console,
+    *,
+    replications: int,
+    rows: int | None,
+    address: str | None,
+    workers: int,
+    resume: bool,
 ) -> tuple[SBC, Path]:
     """Calibrate a specification's sampler; writes sbc.json and report.html, whose path is returned with the finding."""
     specification = Spec.from_toml(spec)
@@ -30,7 +35,7 @@ def run_sbc(
     if resume and (out / f"{SBC.name}.json").is_file() and not (out / run.CHECKPOINT).exists():
         return SBC.load(out), out / _REPORT
     folder = run.claim(out, resume)
-    with _pool(workers) as executor, bar(console) as progress:
+    with scheduler(address, workers) as executor, bar(console) as progress:
         found = sbc(
             problem,
             sampler if specification.sampler else None,
@@ -54,10 +59,3 @@ def _shortened(problem: Problem, rows: int | None) -> Problem:
     if not 2 <= rows <= len(problem.data):
         raise CalibrationError(f"rows is {rows}: the data have {len(problem.data)}, give a number from 2 to that")
     return problem.with_data(problem.data.iloc[:rows])
-
-
-def _pool(workers: int) -> AbstractContextManager[Executor | None]:
-    """Worker processes, which keep compiled programs where this one does; none for a single one."""
-    if workers < 1:
-        raise CalibrationError(f"workers is {workers}: give at least 1")
-    return ProcessPoolExecutor(workers, get_context("spawn"), prepare) if workers > 1 else nullcontext()

@@ -224,24 +224,28 @@ def sensitivity(
     output: Annotated[list[str] | None, typer.Option(help="An output; may be given several times. All by default.")] = None,
     draws: Annotated[int, typer.Option(help="Draws at which elasticities are taken.")] = 200,
     samples: Annotated[int, typer.Option(help="Size of designs; a power of two for Sobol's.")] = 512,
+    scheduler: Scheduler = None,
+    workers: Workers = 2,
 ):
     """Tell which parameters matter for which outputs; adds sensitivity.json to the run."""
     _prepare()
-    from walras.calibrate import CalibrationError, run
+    from walras.calibrate import CalibrationError, distributing, run
     from walras.calibrate import sensitivity as analyse
 
     if over not in ("posterior", "prior"):
         raise CalibrationError(f"--over is {over!r}: choose posterior or prior")
     specification, problem, tree = run.read(path)
-    found = analyse(
-        problem,
-        tree if over == "posterior" else None,
-        key=run.key_of(specification, 4),
-        methods=method,
-        outputs=output or (),
-        draws=draws,
-        samples=samples,
-    )
+    with distributing.scheduler(scheduler, workers) as executor:
+        found = analyse(
+            problem,
+            tree if over == "posterior" else None,
+            key=run.key_of(specification, 4),
+            methods=method,
+            outputs=output or (),
+            draws=draws,
+            samples=samples,
+            executor=executor,
+        )
     saved = found.save(path)
     console = Console()
     for title, table in found.tables().items():
@@ -298,13 +302,14 @@ def scenario(
 
 @app.command()
 def report(path: Run):
-    """Write report.html of a run."""
+    """Write report.html of a run, with what the steps around it have found."""
     _prepare()
     from walras.calibrate import run
     from walras.calibrate.reporting import report as write_report
 
     _, problem, tree = run.read(path)
-    Console().print(f"report: {write_report(problem, tree, path / 'report.html')}", markup=False, soft_wrap=True)
+    page = write_report(problem, tree, path / "report.html", findings=run.findings(path))
+    Console().print(f"report: {page}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -313,7 +318,8 @@ def sbc(
     out: Annotated[Path, typer.Option(help="An empty or new folder for the ranks and the report.")],
     replications: Annotated[int, typer.Option(help="Data sets that are simulated and fitted.")] = 1000,
     rows: Annotated[int | None, typer.Option(help="Simulate as many of the data's first rows; all by default.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that share the work, to the same ranks.")] = 1,
+    scheduler: Scheduler = None,
+    workers: Workers = 2,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out that was interrupted, if there is one.")
     ] = False,
@@ -326,7 +332,9 @@ def sbc(
     from walras.calibrate.simulation_based.command import run_sbc
 
     console = Console()
-    found, page = run_sbc(spec, out, console, replications=replications, rows=rows, workers=workers, resume=resume)
+    found, page = run_sbc(
+        spec, out, console, replications=replications, rows=rows, address=scheduler, workers=workers, resume=resume
+    )
     console.print(_frame_table(found.table, "ranks and coverage"))
     console.print(found.text, markup=False)
     console.print(f"report: {page}", markup=False, soft_wrap=True)

@@ -63,7 +63,8 @@ def test_a_wrong_sampler_exits_with_1(folder, walras):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [(("--rows", 1), "rows is 1"), (("--workers", 0), "workers is 0"), (("--replications", 3), "is 3")]
+    ("options", "words"),
+    [(("--rows", 1), "rows is 1"), (("--scheduler", "local", "--workers", 0), "workers is 0"), (("--replications", 3), "is 3")],
 )
 def test_bad_options(folder, walras, options, words):
     code, said = walras("sbc", folder / "spec.toml", "--out", folder / "out", *options)
