@@ -140,6 +140,7 @@ def test_tempering_finds_posterior_and_evidence():
     assert_exact_posterior(draws, 800)
 
 
+@pytest.mark.slow
 def test_tempering_leaves_out_markets_without_equilibrium():
     """The evidence is that of the whole prior, of which they are a part with no likelihood; here, as good as none of it."""
     made = problem(gap, level=Prior("Normal", 1.0, 1.0))
