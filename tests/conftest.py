@@ -1,4 +1,4 @@
-"""Double precision, strict shapes, and JAX's compilation cache for the whole suite."""
+"""Double precision, strict shapes, and no compiled programs of other runs, for the whole suite."""
 
 import jax
 import matplotlib.pyplot as plt
@@ -6,6 +6,8 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The command line turns it on for its process, which here is that of all later tests.
+jax.config.update("jax_enable_compilation_cache", False)
 
 
 @pytest.fixture
