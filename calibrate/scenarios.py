@@ -22,6 +22,7 @@ from walras.calibrate.reporting.numbers import listed, number
 _BAND = (0.05, 0.95)
 _USUAL = (0.01, 0.99)  # quantiles of the prior beyond which a parameter is extrapolated
 _SHOWN, _TOLD = 12, 3  # figures in a report's table, and in words
+_ROUNDING = 1e-12  # of a value that is replayed from its shocks
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,9 @@ def _require_allowed(problem: Problem, changed):
 
 def _bands(pairs: np.ndarray, relative: bool) -> dict[str, np.ndarray]:
     """Columns of a table from (draws, 2, …)."""
-    worlds = {"baseline": pairs[:, 0], "counterfactual": pairs[:, 1], "difference": pairs[:, 1] - pairs[:, 0]}
+    gap, size = pairs[:, 1] - pairs[:, 0], np.abs(pairs).max(axis=1)
+    difference = np.where(np.abs(gap) > _ROUNDING * size, gap, np.where(np.isnan(gap), np.nan, 0.0))
+    worlds = {"baseline": pairs[:, 0], "counterfactual": pairs[:, 1], "difference": difference}
     if relative:
         signs = np.sign(pairs[:, 0])
         same = np.all(signs == signs[:1], axis=0) & (signs[0] != 0)
