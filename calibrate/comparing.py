@@ -104,6 +104,7 @@ def compare(
     horizons = _by_horizon(scored)
     pointwise = pd.DataFrame({name: scores.log_score[:, 0] for name, scores in scored.items()}, index=first.data.index)
     table = _summary(pointwise.dropna(), horizons.xs(1, level="horizon"))
+    table[["one_step", "loo", "loo_se", "pareto_k"]] = np.nan
     for name, (problem, tree) in fits.items():
         table.loc[name, "one_step"] = float(_mean_log(tree["one_step_ahead"]["log_density"]).mean(skipna=True))
         if tree["posterior"].sizes["draw"] == 1:

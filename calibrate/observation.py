@@ -68,7 +68,7 @@ class Observation(ABC):
         """The market, a registered one or a function, as this observation wants it; as it is by default."""
         return market
 
-    def spread(self, params: Parameters, priors: Mapping[str, Any], inputs: Inputs) -> Parameters:
+    def drawn_around(self, params: Parameters, priors: Mapping[str, Any], inputs: Inputs) -> Parameters:
         """Parameters completed by what is drawn around them, given their priors (NumPyro statements); none by default."""
         return params
 

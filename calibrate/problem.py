@@ -223,7 +223,7 @@ class Problem(Identified):
                 params[name] = numpyro.sample(name, law, infer={} if ridge is None else {"ridge": ridge})
             else:
                 params[name] = jnp.asarray(given.get(name, prior), float)
-        return self.observation.spread(params, self.priors, inputs)
+        return self.observation.drawn_around(params, self.priors, inputs)
 
     def model(self, observed="data", inputs=None):
         """The NumPyro program. Conditioned on the problem's data; `observed=None` leaves them to be simulated.

@@ -114,7 +114,7 @@ def describe(problem: Problem, sampler: Sampler, draws: Draws, key: jax.Array) -
         "compile_seconds": f"{draws.compile_seconds:.2f}",
         "sample_seconds": f"{draws.sample_seconds:.2f}",
         "notes": json.dumps(problem.observation.notes(problem.data)),
-        **{name: json.dumps(value) for name, value in draws.facts.items()},
+        **{name: json.dumps(value) for name, value in (draws.facts or {}).items()},
     }
 
 

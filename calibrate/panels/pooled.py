@@ -143,7 +143,7 @@ class Markets(Observation):
             found.append(jax.vmap(one)(own, own_inputs, *rest))
         return found
 
-    def spread(self, params, priors, inputs):
+    def drawn_around(self, params, priors, inputs):
         markets = sum(group["market"].size for group in _groups(inputs))
         found = dict(params)
         for name in self.by_market:

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +35,7 @@ class Draws(NamedTuple):
     statistics: dict[str, np.ndarray]
     compile_seconds: float
     sample_seconds: float
-    facts: Mapping[str, Any] = MappingProxyType({})
+    facts: Mapping[str, Any] | None = None
 
 
 class Sampler(ABC):

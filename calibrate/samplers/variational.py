@@ -92,7 +92,7 @@ class SVI(Sampler):
         posterior = guide.get_posterior(svi.get_params(state))
         posterior = posterior.to_event(len(posterior.batch_shape))
         draws = drawn(target, posterior, found, draw_key, self.draws, self.importance)
-        seconds, facts = time.perf_counter() - began, {**draws.facts, **_bound(losses)}
+        seconds, facts = time.perf_counter() - began, {**(draws.facts or {}), **_bound(losses)}
         return draws._replace(compile_seconds=compile_seconds, sample_seconds=seconds, facts=facts)
 
     def _inference(self, target: Target, mode):

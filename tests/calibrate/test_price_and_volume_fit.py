@@ -111,7 +111,7 @@ def test_the_run_directory_and_its_report(finished):
     assert {file.name for file in path.iterdir()} == {"spec.json", "posterior.nc", "summary.csv", "check.json", "report.html"}
     assert run.read(path)[1] == problem
     page = re.sub(r"\s+", " ", (path / "report.html").read_text(encoding="utf-8"))
-    assert "Statistics of all columns together" in page
+    assert "Statistics that matter for this market" in page
     quantities = ["trading_cost", "risk_aversion_low", "risk_aversion_high", "endowment", "payoff_volatility", "position_sd"]
     for told in (
         *problem.observation.notes(problem.data),
