@@ -1,5 +1,7 @@
 """Double precision, strict shapes, and no compiled programs of other runs, for the whole suite."""
 
+import gc
+
 import jax
 import matplotlib.pyplot as plt
 import pytest
@@ -23,3 +25,14 @@ def closed_figures():
     """No test sees the figures of another."""
     yield
     plt.close("all")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgotten_programs():
+    """No compiled program outlives its module: each takes memory maps, of which Linux allows a process 65,530.
+
+    Where they run out, the compiler ends the process with a segmentation fault.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
