@@ -1,6 +1,7 @@
 """Double precision, strict shapes, and no compiled programs of other runs, for the whole suite."""
 
 import gc
+import sys
 
 import jax
 import matplotlib.pyplot as plt
@@ -34,5 +35,7 @@ def forgotten_programs():
     Where they run out, the compiler ends the process with a segmentation fault.
     """
     yield
+    if nuts := sys.modules.get("walras.calibrate.samplers.nuts"):
+        nuts._kept_chains.cache_clear()
     jax.clear_caches()
     gc.collect()
