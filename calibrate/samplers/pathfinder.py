@@ -2,8 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from blackjax.diagnostics import psis_weights
-from blackjax.vi import pathfinder
 
 from walras.calibrate.compiling import quickly
 from walras.calibrate.samplers.target import Target
@@ -14,6 +12,8 @@ _POINTS = 50  # of each path's approximation
 
 def starts(target: Target, keys):
     """A starting vector for each chain (chains, dimension), from paths of its own that begin where `target` does."""
+    from blackjax.diagnostics import psis_weights  # makes an array when it is imported
+    from blackjax.vi import pathfinder
 
     data = target.data
     keys = jax.vmap(lambda key: jax.random.split(key, 2 * _PATHS + 1))(keys)  # of beginnings, paths, and a choice

@@ -8,10 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.mcmc import hmc
-from blackjax.smc import resampling
-from blackjax.smc.ess import ess, ess_solver
-from blackjax.smc.solver import dichotomy
 from jax.scipy.special import logsumexp
 
 from walras.calibrate.compiling import quickly
@@ -27,7 +23,7 @@ from walras.calibrate.samplers.draws import (
 )
 from walras.calibrate.samplers.target import Target
 
-_RESAMPLING = {"systematic": resampling.systematic, "multinomial": resampling.multinomial}
+_RESAMPLING = ("systematic", "multinomial")  # of blackjax.smc.resampling
 _BATCH = 100  # particles whose density is computed side by side: more take more memory, and no less time
 _ACCEPTANCE = 0.8  # of trajectories, at least, by which step sizes are chosen (Beskos et al. 2013: .65 at least)
 _FIRST_STEP = 0.5  # in standard deviations of the particles
@@ -59,7 +55,7 @@ class SMC(Sampler):
     def __post_init__(self):
         require_whole(runs=(self.runs, 1), particles=(self.particles, 20), moves=(self.moves, 1), leapfrogs=(self.leapfrogs, 1))
         require_between(0.0, 1.0, target_ess=self.target_ess)
-        require_choice("resampling", self.resampling, tuple(_RESAMPLING))
+        require_choice("resampling", self.resampling, _RESAMPLING)
 
     def run(self, problem, key, progress=None, checkpoints=None):
         """The particles of each run. Raises `CalibrationError` when no draw of the prior has a likelihood."""
@@ -97,7 +93,12 @@ def _prior_points(target: Target, key, particles: int):
 
 def _programs(target: Target, options: SMC):
     """How a run begins at draws of the prior, and its next stage: a higher temperature, resampling, moves."""
-    kernel, choose = hmc.build_kernel(), _RESAMPLING[options.resampling]
+    from blackjax.mcmc import hmc  # makes an array when it is imported
+    from blackjax.smc import resampling
+    from blackjax.smc.ess import ess, ess_solver
+    from blackjax.smc.solver import dichotomy
+
+    kernel, choose = hmc.build_kernel(), getattr(resampling, options.resampling)
 
     def parts(z, data):
         prior = -target.prior_potential(z, data)
