@@ -39,3 +39,21 @@ def forgotten_programs():
         nuts._kept_chains.cache_clear()
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def walras(monkeypatch, capsys):
+    """Run the command line in this process; returns (exit code, what it said)."""
+    from walras import cli
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["walras", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, " ".join((captured.out + captured.err).split())
+
+    return run

@@ -31,22 +31,6 @@ def prices_csv(folder, rows=40):
 
 
 @pytest.fixture
-def walras(monkeypatch, capsys):
-    """Run the command line in this process; returns (exit code, what it said)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["walras", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, " ".join((captured.out + captured.err).split())
-
-    return run
-
-
-@pytest.fixture
 def folder(tmp_path):
     prices_csv(tmp_path)
     (tmp_path / "spec.toml").write_text(SPEC)

@@ -136,10 +136,13 @@ class Markets(Observation):
         split = {name for name in (*self.by_market, *self.own) if name in params}
         shared = {name: value for name, value in params.items() if name not in split}
         found = []
+
+        def one(own, inputs, *rest):
+            return function({**shared, **own}, inputs, *rest)
+
         for number, own_inputs in enumerate(_groups(inputs)):
             own = {name: params[name][own_inputs["market"]] for name in split}
             rest = [argument[number] for argument in groups]
-            one = lambda own, inputs, *rest: function({**shared, **own}, inputs, *rest)  # noqa: E731
             found.append(jax.vmap(one)(own, own_inputs, *rest))
         return found
 
@@ -186,7 +189,9 @@ class Markets(Observation):
         return PanelLaw(tuple(laws), places, inputs["rows"].size, len(self.targets))
 
     def quantities(self, equilibrium, params, inputs):
-        of_one = lambda p, i, market: dict(self.observation.quantities(market, p, i))  # noqa: E731
+        def of_one(params, inputs, market):
+            return dict(self.observation.quantities(market, params, inputs))
+
         parts = self._over_markets(of_one, params, inputs, equilibrium.groups)
         order = jnp.argsort(jnp.concatenate([group["market"] for group in _groups(inputs)]))
         return {f"{name}_by_market": jnp.concatenate([part[name] for part in parts])[order] for name in parts[0]}

@@ -9,6 +9,7 @@ import xarray as xr
 
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.problem import Problem
+from walras.calibrate.writing import write_whole
 
 if TYPE_CHECKING:
     from walras.calibrate.comparing import Comparison
@@ -60,11 +61,9 @@ def _written(path: str | Path, render: Callable[[], str]) -> Path:
     path = Path(path)
     temporary = _reserve(path)
     try:
-        temporary.write_text(render(), encoding="utf-8")
-        temporary.replace(path)
-    except BaseException:
+        write_whole(path, render())
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     return path
 
 

@@ -73,7 +73,8 @@ def _responses(unit, slopes, points, space: Space) -> pd.DataFrame:
     return pd.DataFrame(columns, index=list(space.names))
 
 
-def wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A column of a table by (output, parameter), parameters × outputs in the order in which they come."""
-    outputs, parameters = (table.index.unique(level) for level in ("output", "parameter"))
-    return table[column].unstack("output").reindex(index=parameters, columns=outputs)  # noqa: PD010
+def wide(table: pd.DataFrame, column: str, across: str = "output") -> pd.DataFrame:
+    """A column of a table by `across` and parameter, parameters × what is across, in the order in which they come."""
+    parameters, others = (table.index.unique(level) for level in ("parameter", across))
+    found = table.pivot_table(column, "parameter", across, aggfunc="first", dropna=False)
+    return found.reindex(index=parameters, columns=others)

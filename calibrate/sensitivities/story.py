@@ -161,8 +161,8 @@ def plot_heat(values: pd.DataFrame) -> Figure:
 @styled
 def plot_rows(table: pd.DataFrame, output: str) -> Figure:
     """Parameters × rows of one output of a `paths` table as colours."""
-    parameters, rows = (table.index.unique(level) for level in ("parameter", "row"))
-    values = table["median"].unstack("row").reindex(index=parameters, columns=rows)  # noqa: PD010
+    values = wide(table, "median", across="row")
+    parameters, rows = values.index, values.columns
     figure, ax = plt.subplots(figsize=(_WIDTH, 1.4 + 0.35 * len(parameters)), layout="constrained")
     limit = float(np.nanmax(np.abs(values.to_numpy()), initial=0.0)) or 1.0
     image = ax.imshow(values.to_numpy(float), cmap=_DIVERGING, norm=CenteredNorm(0.0, limit), aspect="auto")

@@ -1,7 +1,6 @@
 """Forecasts in tables, the sources of their variance, baselines beside them, and the commands of forecasts and scenarios."""
 
 import json
-import sys
 
 import jax
 import numpy as np
@@ -14,7 +13,6 @@ from calibrate.test_scenarios import with_draws
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from walras import cli
 from walras.calibrate import Forecast, ForeseenPrices, Prior, Problem, StochasticPrices, baselines, forecast, forecast_bands
 from walras.calibrate.run import build
 from walras.calibrate.spec import Spec
@@ -146,21 +144,6 @@ def run(tmp_path_factory):
     (folder / "spec.json").write_text(json.dumps(record))
     save(tree, folder / "posterior.nc")
     return folder
-
-
-@pytest.fixture
-def walras(monkeypatch, capsys):
-    def called(*arguments):
-        monkeypatch.setattr(sys, "argv", ["walras", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, " ".join((captured.out + captured.err).split())
-
-    return called
 
 
 def test_commands(run, walras, tmp_path):

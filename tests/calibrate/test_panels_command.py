@@ -1,13 +1,11 @@
 """Panels from the command line: specifications, run directories, workers."""
 
 import json
-import sys
 
 import pandas as pd
 import pytest
 from panels import panel_of, prices
 
-from walras import cli
 from walras.calibrate import CalibrationError, Markets, Panel, load, run
 from walras.calibrate.spec import Spec
 
@@ -31,23 +29,6 @@ def spec_of(folder, panel=""):
     path = folder / "spec.toml"
     path.write_text(SPEC + panel)
     return path
-
-
-@pytest.fixture
-def walras(monkeypatch, capsys):
-    """Run the command line in this process; returns (exit code, what it said)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["walras", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, " ".join((captured.out + captured.err).split())
-
-    return run
 
 
 def test_markets_one_by_one(tmp_path, walras):

@@ -106,7 +106,10 @@ def hierarchical(tables):
     log += scipy.stats.halfnorm.logpdf(grid)
     weight = np.exp(log - log.max())
     weight /= scipy.integrate.trapezoid(weight, grid)
-    average = lambda values: scipy.integrate.trapezoid(weight * values, grid)  # noqa: E731
+
+    def average(values):
+        return scipy.integrate.trapezoid(weight * values, grid)
+
     shrink = (NOISE**2 / size) / variance  # weight of the population
     own = (1 - shrink) * mean + shrink * centre[:, None]
     within = grid[:, None] ** 2 * shrink + shrink**2 / precision[:, None]

@@ -1,11 +1,8 @@
 """`walras sbc` on a sampler that starts far away and is not given the time to arrive."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from walras import cli
 from walras.calibrate import SBC
 
 SPEC = """
@@ -31,22 +28,6 @@ def folder(tmp_path):
     (tmp_path / "prices.csv").write_text("\n".join(["day,p,q", *lines]) + "\n")
     (tmp_path / "spec.toml").write_text(SPEC)
     return tmp_path
-
-
-@pytest.fixture
-def walras(monkeypatch, capsys):
-    """Run the command line in this process; returns (exit code, what it said)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["walras", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, " ".join((captured.out + captured.err).split())
-
-    return run
 
 
 def test_a_wrong_sampler_exits_with_1(folder, walras):
