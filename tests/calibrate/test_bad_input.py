@@ -7,7 +7,7 @@ from refusals import assert_refused
 from simulated import series
 
 from walras.calibrate import NUTS, CalibrationError, ForeseenPrices, Prior, Problem, StochasticPrices, load
-from walras.calibrate.predictive import _extended
+from walras.calibrate.predictive import extended_by
 from walras.data import standard
 
 
@@ -134,7 +134,7 @@ def test_a_missing_run(tmp_path):
 def test_the_future_of_a_target_is_missing_whatever_its_column_is_called():
     """A quantity that is not called supply must not be forecast from its own mean."""
     problem = stationary(standard(raw().rename(columns={"supply": "q"})), supply_column="q")
-    extended, rows = _extended(problem, None)
+    extended, rows = extended_by(problem, None)
     assert rows == 1
     assert np.isnan(np.asarray(extended.observed)[-1]).all()
 
