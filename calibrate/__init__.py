@@ -6,19 +6,20 @@ from numpyro import __version__ as _  # noqa: F401
 from walras.calibrate.auctions.bids import Bids
 from walras.calibrate.auctions.counterfactuals import Revenue, revenue
 from walras.calibrate.auctions.nonparametric import EstimatedValues, guerre_perrigne_vuong
-from walras.calibrate.checking import check
-from walras.calibrate.comparing import Comparison, compare
+from walras.calibrate.checks.checking import check
+from walras.calibrate.comparisons.comparing import Comparison, compare
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.fitting import fit
-from walras.calibrate.forecasting import Forecast, forecast_bands
-from walras.calibrate.identification import Identification, identify
-from walras.calibrate.intervention import Change
+from walras.calibrate.identifiability.identification import Identification, identify
 from walras.calibrate.law import IndependentRows, Law
 from walras.calibrate.observation import Observation
 from walras.calibrate.panels.fitting import failures, fit_each
 from walras.calibrate.panels.panel import Panel
 from walras.calibrate.panels.pooled import Markets
-from walras.calibrate.predictive import forecast, posterior_predictive, predictive_statistics, prior_predictive
+from walras.calibrate.predictions.forecasting import Forecast, forecast_bands
+from walras.calibrate.predictions.intervention import Change
+from walras.calibrate.predictions.predictive import forecast, posterior_predictive, predictive_statistics, prior_predictive
+from walras.calibrate.predictions.scenarios import Scenario, scenario
 from walras.calibrate.price_formation.foreseen import ForeseenPrices
 from walras.calibrate.price_formation.stochastic import StochasticPrices
 from walras.calibrate.price_formation.trading_days import TradingDays
@@ -27,7 +28,6 @@ from walras.calibrate.problem import Problem
 from walras.calibrate.registry import Market, markets
 from walras.calibrate.reporting import report
 from walras.calibrate.samplers import MAP, NUTS, SMC, SVI, Laplace
-from walras.calibrate.scenarios import Scenario, scenario
 from walras.calibrate.sensitivities.analysis import Sensitivity, sensitivity
 from walras.calibrate.simulation_based.finding import SBC
 from walras.calibrate.simulation_based.running import sbc

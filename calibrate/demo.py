@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from walras.calibrate import run
-from walras.calibrate.checking import Report
+from walras.calibrate.checks.checking import Report
+from walras.calibrate.comparisons.rolling import Scores
 from walras.calibrate.price_formation.placebo import Placebo, placebo
 from walras.calibrate.problem import Problem
 from walras.calibrate.progress import note
-from walras.calibrate.rolling import Scores
 from walras.calibrate.session import prepare
 from walras.calibrate.spec import Spec
 
@@ -112,9 +112,9 @@ def _watch(queue: Queue, bars: Progress, tasks: dict):
 
 def _fit_one(name: str, record: dict, folder: Path, queue: Queue) -> Fitted:
     """Fit one specification in a worker: write its run directory, and score it at rolling origins."""
-    from walras.calibrate.comparing import rolling_scores
+    from walras.calibrate.comparisons.comparing import rolling_scores
     from walras.calibrate.fitting import fit
-    from walras.calibrate.predictive import posterior_predictive
+    from walras.calibrate.predictions.predictive import posterior_predictive
 
     spec = Spec.model_validate(record)
     problem, sampler = run.build(spec)
@@ -135,14 +135,14 @@ def _placebo(record: dict) -> Placebo:
 
 
 def _read(result: Fitted) -> Analysis:
-    from walras.calibrate.checking import check
+    from walras.calibrate.checks.checking import check
 
     _, problem, tree = run.read(result.folder)
     return Analysis(problem, tree, check(problem, tree), result.rolling)
 
 
 def _write(out: Path, analyses: dict[str, Analysis], unrelated: Placebo) -> Path:
-    from walras.calibrate.comparing import compare
+    from walras.calibrate.comparisons.comparing import compare
     from walras.calibrate.demo_story import story
     from walras.calibrate.reporting import report
 

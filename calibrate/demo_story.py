@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from walras.calibrate.comparing import Comparison
+from walras.calibrate.comparisons.comparing import Comparison
 from walras.calibrate.price_formation.placebo import Placebo
 
 # Log–log elasticities of quantity in price, by which they are labelled; recomputed from the data in tests/data.

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from walras.calibrate.checkpoints import Checkpoints
-from walras.calibrate.predictive import pointwise, prior_draws
+from walras.calibrate.predictions.predictive import pointwise, prior_draws
 from walras.calibrate.problem import Problem
 from walras.calibrate.progress import sampling_bar
 from walras.calibrate.samplers import NUTS, Progress, Sampler

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from walras.calibrate.intervention import Intervention, World, described
 from walras.calibrate.law import Law
+from walras.calibrate.predictions.intervention import Intervention, World, described
 from walras.calibrate.prior import Parameter
 
 type Inputs = Mapping[str, Any]

@@ -13,18 +13,18 @@ import xarray as xr
 
 from walras import data
 from walras.calibrate import registry
-from walras.calibrate.checking import Report, check
-from walras.calibrate.comparing import Comparison, compare, require_comparable, rolling_scores
+from walras.calibrate.checks.checking import Report, check
+from walras.calibrate.comparisons.comparing import Comparison, compare, require_comparable, rolling_scores
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.finding import Finding
-from walras.calibrate.forecasting import Forecast
-from walras.calibrate.identification import Identification
+from walras.calibrate.identifiability.identification import Identification
 from walras.calibrate.panels.panel import Panel
 from walras.calibrate.panels.pooled import Markets
-from walras.calibrate.predictive import forecast, posterior_predictive
+from walras.calibrate.predictions.forecasting import Forecast
+from walras.calibrate.predictions.predictive import forecast, posterior_predictive
+from walras.calibrate.predictions.scenarios import Scenario
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import MAP, NUTS, SMC, SVI, Laplace, Sampler
-from walras.calibrate.scenarios import Scenario
 from walras.calibrate.sensitivities.analysis import Sensitivity
 from walras.calibrate.spec import Spec
 from walras.calibrate.tree import load, priors, save

@@ -48,7 +48,7 @@ from walras.calibrate import (
     posterior_predictive,
     prior_predictive,
 )
-from walras.calibrate.comparing import compare, rolling_scores
+from walras.calibrate.comparisons.comparing import compare, rolling_scores
 from walras.calibrate.demo_story import two_stage
 from walras.calibrate.price_formation.placebo import placebo
 from walras.calibrate.reporting.numbers import number

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from walras.calibrate.auctions.bids import BIDDERS, Bids
 from walras.calibrate.auctions.counterfactuals import Sale, sale_of
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.intervention import Intervention, World
+from walras.calibrate.predictions.intervention import Intervention, World
 from walras.model import Status
 
 

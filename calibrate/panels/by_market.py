@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from walras.calibrate.checks.verdicts import Verdict
 from walras.calibrate.finding import Finding
 from walras.calibrate.panels.fitting import failures
 from walras.calibrate.panels.judging import report_of
-from walras.calibrate.verdicts import Verdict
 
 _TAIL = 5.0  # percent on either side of the intervals in tables
 _NAMED = 5  # markets that a sentence names

@@ -6,9 +6,9 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
-from walras.calibrate.checking import Report, judged
-from walras.calibrate.convergence import Worst, mixed, solver_check, trajectories
-from walras.calibrate.misfit import normal_scores, of_errors
+from walras.calibrate.checks.checking import Report, judged
+from walras.calibrate.checks.convergence import Worst, mixed, solver_check, trajectories
+from walras.calibrate.checks.misfit import normal_scores, of_errors
 
 DIAGNOSTICS = ("r_hat", "ess_bulk", "ess_tail")
 

@@ -10,7 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.intervention import World
+from walras.calibrate.predictions.intervention import World
 from walras.calibrate.price_formation.integrated_path import IntegratedPath
 from walras.calibrate.price_formation.prices import Prices, centred, reliability
 from walras.calibrate.price_formation.supply_paths import PROCESSES, path_root

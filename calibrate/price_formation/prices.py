@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.intervention import Change, Intervention
 from walras.calibrate.observation import Observation
+from walras.calibrate.predictions.intervention import Change, Intervention
 from walras.calibrate.price_formation.errors_law import SeriesErrors
 from walras.calibrate.price_formation.statistics import price_statistics
 from walras.calibrate.prior import Parameter, Prior

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.intervention import World
+from walras.calibrate.predictions.intervention import World
 from walras.calibrate.price_formation.prices import Prices, centred, effects, names, reliability
 from walras.calibrate.price_formation.state_space import (
     Dynamics,

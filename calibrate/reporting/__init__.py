@@ -12,7 +12,7 @@ from walras.calibrate.problem import Problem
 from walras.calibrate.writing import write_whole
 
 if TYPE_CHECKING:
-    from walras.calibrate.comparing import Comparison
+    from walras.calibrate.comparisons.comparing import Comparison
     from walras.calibrate.finding import Finding
 
 __all__ = ["report", "report_findings"]

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from walras.calibrate.comparing import Comparison
+from walras.calibrate.comparisons.comparing import Comparison
 from walras.calibrate.reporting.style import COLOURS, RULE, SOFT, styled
 
 _WIDTH = 10.0  # inches

@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from walras.calibrate.checking import Report, check
+from walras.calibrate.checks.checking import Report, check
 from walras.calibrate.errors import CalibrationError
-from walras.calibrate.predictive import predictive_statistics
+from walras.calibrate.predictions.predictive import predictive_statistics
 from walras.calibrate.problem import Problem
 from walras.calibrate.reporting import contents, plots, tables
 from walras.calibrate.reporting.comparisons import plot_comparison

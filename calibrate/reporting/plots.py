@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from walras.calibrate.checking import forecast_transforms
+from walras.calibrate.checks.checking import forecast_transforms
 from walras.calibrate.problem import Problem
 from walras.calibrate.reporting import contents
 from walras.calibrate.reporting.numbers import tick

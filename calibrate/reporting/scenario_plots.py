@@ -12,8 +12,8 @@ from walras.calibrate.reporting.numbers import tick
 from walras.calibrate.reporting.style import ALERT, COLOURS, INK, MIDDLE, PALE, POSTERIOR, RULE, SOFT, styled
 
 if TYPE_CHECKING:
-    from walras.calibrate.forecasting import Forecast
-    from walras.calibrate.scenarios import Scenario
+    from walras.calibrate.predictions.forecasting import Forecast
+    from walras.calibrate.predictions.scenarios import Scenario
 
 _WIDTH = 10.0  # inches
 _MARKED = 130  # rows up to which each has a mark

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from walras.calibrate.checking import Report
+from walras.calibrate.checks.checking import Report
 from walras.calibrate.prior import Prior
 from walras.calibrate.problem import Problem
 from walras.calibrate.reporting import contents

@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
-from walras.calibrate.predictive import latent_values, prior_draws
+from walras.calibrate.predictions.predictive import latent_values, prior_draws
 from walras.calibrate.prior import Prior
 from walras.calibrate.problem import Problem
 

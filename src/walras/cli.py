@@ -70,7 +70,7 @@ def identify(
     """What data like these can tell of the parameters, before a fit; of a run, also what they told."""
     _prepare()
     from walras.calibrate import run
-    from walras.calibrate.identification import identify as identify_problem
+    from walras.calibrate.identifiability.identification import identify as identify_problem
     from walras.calibrate.reporting import report_findings
     from walras.calibrate.spec import Spec
 
@@ -109,7 +109,7 @@ def fit(
     _prepare()
     from walras.calibrate import run
     from walras.calibrate.fitting import fit as fit_problem
-    from walras.calibrate.predictive import posterior_predictive
+    from walras.calibrate.predictions.predictive import posterior_predictive
     from walras.calibrate.progress import sampling_bar
     from walras.calibrate.reporting import report as write_report
     from walras.calibrate.spec import Spec
@@ -174,7 +174,7 @@ def check(path: Run):
     """Judge a run: convergence, failures, misfit. Exits with 1 if a check fails."""
     _prepare()
     from walras.calibrate import run
-    from walras.calibrate.checking import check as check_tree
+    from walras.calibrate.checks.checking import check as check_tree
 
     _, problem, tree = run.read(path)
     judged = check_tree(problem, tree)
@@ -263,7 +263,7 @@ def forecast(
     """Forecast the rows after the last, with bands, beside naive baselines; adds forecast.json to the run."""
     _prepare()
     from walras.calibrate import run
-    from walras.calibrate.forecasting import forecast_bands
+    from walras.calibrate.predictions.forecasting import forecast_bands
 
     specification, problem, tree = run.read(path)
     rows = None if future is None else run.rows_of(future, specification, problem)
@@ -288,7 +288,7 @@ def scenario(
     """What would have been: differences with bands, of the same draws and shocks; adds scenario-LABEL.json to the run."""
     _prepare()
     from walras.calibrate import run
-    from walras.calibrate.scenarios import scenario as find
+    from walras.calibrate.predictions.scenarios import scenario as find
 
     specification, problem, tree = run.read(path)
     changes = run.changes_of(set_ or [], supply, specification, problem)

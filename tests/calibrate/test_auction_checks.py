@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 from walras.calibrate import Bids, Problem
-from walras.calibrate.misfit import of_forecasts
-from walras.calibrate.predictive import law_at
+from walras.calibrate.checks.misfit import of_forecasts
+from walras.calibrate.predictions.predictive import law_at
 from walras.data import standard
 
 # At a floor of 1 a value is below it with probability 0.27, and nearly as likely within reach of it.

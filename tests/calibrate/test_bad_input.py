@@ -7,7 +7,7 @@ from refusals import assert_refused
 from simulated import series
 
 from walras.calibrate import NUTS, CalibrationError, ForeseenPrices, Prior, Problem, StochasticPrices, load
-from walras.calibrate.predictive import extended_by
+from walras.calibrate.predictions.predictive import extended_by
 from walras.data import standard
 
 

@@ -14,11 +14,12 @@ from refusals import assert_refused
 from scipy import stats
 from simulated import series
 
-from walras.calibrate import NUTS, Comparison, ForeseenPrices, Prior, Problem, StochasticPrices, baselines, fit
-from walras.calibrate.comparing import compare, mean_error
-from walras.calibrate.leaving_out import RELIABLE, functions, leave_one_out
-from walras.calibrate.predictive import law_at
-from walras.calibrate.rolling import _scorer, crps, rolling_scores
+from walras.calibrate import NUTS, Comparison, ForeseenPrices, Prior, Problem, StochasticPrices, fit
+from walras.calibrate.comparisons import baselines
+from walras.calibrate.comparisons.comparing import compare, mean_error
+from walras.calibrate.comparisons.leaving_out import RELIABLE, functions, leave_one_out
+from walras.calibrate.comparisons.rolling import _scorer, crps, rolling_scores
+from walras.calibrate.predictions.predictive import law_at
 from walras.calibrate.trading_costs.law import ReturnsAndVolume
 
 ROWS = 30

@@ -39,8 +39,8 @@ from walras.calibrate import (
     samplers,
     save,
 )
-from walras.calibrate.comparing import compare, origins_of, rolling_scores
-from walras.calibrate.rolling import REFIT_DRAWS
+from walras.calibrate.comparisons.comparing import compare, origins_of, rolling_scores
+from walras.calibrate.comparisons.rolling import REFIT_DRAWS
 from walras.model import PriceFormation, Quadratic
 
 ROWS = 40

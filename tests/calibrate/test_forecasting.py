@@ -13,7 +13,8 @@ from calibrate.test_scenarios import with_draws
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from walras.calibrate import Forecast, ForeseenPrices, Prior, Problem, StochasticPrices, baselines, forecast, forecast_bands
+from walras.calibrate import Forecast, ForeseenPrices, Prior, Problem, StochasticPrices, forecast, forecast_bands
+from walras.calibrate.comparisons import baselines
 from walras.calibrate.run import build
 from walras.calibrate.spec import Spec
 from walras.calibrate.tree import save

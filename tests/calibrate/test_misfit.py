@@ -27,15 +27,15 @@ from walras.calibrate import (
     StochasticPrices,
     TradingDays,
 )
-from walras.calibrate.checking import Report
-from walras.calibrate.misfit import LEVEL, in_words, left_out_transforms, ljung_box, misfit
-from walras.calibrate.power_scaling import THRESHOLD, power_scaling, prior_checks
-from walras.calibrate.predictive import law_at
+from walras.calibrate.checks.checking import Report
+from walras.calibrate.checks.misfit import LEVEL, in_words, left_out_transforms, ljung_box, misfit
+from walras.calibrate.checks.power_scaling import THRESHOLD, power_scaling, prior_checks
+from walras.calibrate.checks.verdicts import Check
+from walras.calibrate.predictions.predictive import law_at
 from walras.calibrate.price_formation.errors_law import SeriesErrors
 from walras.calibrate.price_formation.prices import Prices
 from walras.calibrate.price_formation.statistics import price_statistics
 from walras.calibrate.trading_costs.law import ReturnsAndVolume
-from walras.calibrate.verdicts import Check
 from walras.model import Status
 
 ROWS, PERSISTENCE = 80, 0.6

@@ -45,7 +45,7 @@ from walras.calibrate import (
     run,
     samplers,
 )
-from walras.calibrate.checking import unlike
+from walras.calibrate.checks.checking import unlike
 from walras.calibrate.spec import Spec
 from walras.calibrate.tree import to_tree
 

@@ -29,7 +29,7 @@ from walras.calibrate import (
     samplers,
 )
 from walras.calibrate.checkpoints import Checkpoints
-from walras.calibrate.rolling import Scores
+from walras.calibrate.comparisons.rolling import Scores
 from walras.calibrate.run import _sampler, summary
 from walras.model import Status
 

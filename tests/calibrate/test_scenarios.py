@@ -30,9 +30,9 @@ from walras.calibrate import (
     revenue,
     scenario,
 )
-from walras.calibrate.intervention import Intervention
-from walras.calibrate.predictive import prior_draws
-from walras.calibrate.scenarios import _structure
+from walras.calibrate.predictions.intervention import Intervention
+from walras.calibrate.predictions.predictive import prior_draws
+from walras.calibrate.predictions.scenarios import _structure
 from walras.data import standard
 from walras.model import Status
 

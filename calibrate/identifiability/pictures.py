@@ -12,7 +12,7 @@ from walras.calibrate.reporting.plots import WIDTH
 from walras.calibrate.reporting.style import ALERT, INK, MIDDLE, POSTERIOR, RULE, styled
 
 if TYPE_CHECKING:
-    from walras.calibrate.identification import Identification
+    from walras.calibrate.identifiability.identification import Identification
 
 _LOADINGS = LinearSegmentedColormap.from_list("loadings", [ALERT, "#ffffff", POSTERIOR])
 _ROW = 0.26  # inches

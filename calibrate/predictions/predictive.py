@@ -14,19 +14,19 @@ from walras.calibrate.problem import Problem, solved
 from walras.calibrate.tree import observed_columns, to_tree
 
 
-def _flat(values: dict) -> dict[str, np.ndarray]:
+def flat(values: dict) -> dict[str, np.ndarray]:
     """(chains, draws, …) → (chains · draws, …)."""
     return {name: np.asarray(array).reshape(-1, *array.shape[2:]) for name, array in values.items()}
 
 
-def _over_draws(function, *arguments):
+def over_draws(function, *arguments):
     """`function` of each draw in turn; NumPy arrays (draws, …)."""
     # Not vectorised: that would take longer to compile than it saves.
     mapped = quickly(lambda arguments: jax.lax.map(lambda draw: function(*draw), arguments))
     return jax.tree.map(np.asarray, mapped(arguments))
 
 
-def _at(problem: Problem, values: dict):
+def world_at(problem: Problem, values: dict):
     """Parameters, equilibrium, law and the sites of the program at given values of its latent sites."""
     program = handlers.seed(handlers.substitute(lambda: problem.forward(problem.inputs), data=values), jax.random.key(0))
     with handlers.trace() as trace:
@@ -42,7 +42,7 @@ def _given(trace) -> jax.Array:
 
 def law_at(problem: Problem, values: dict) -> Law:
     """The law of the data at given values of the program's latent sites."""
-    return _at(problem, values)[2]
+    return world_at(problem, values)[2]
 
 
 def pointwise(problem: Problem, values: dict, key) -> dict:
@@ -54,7 +54,7 @@ def pointwise(problem: Problem, values: dict, key) -> dict:
     target = observed[:, 0]
 
     def one(values, key):
-        _, equilibrium, law, trace = _at(problem, values)
+        _, equilibrium, law, trace = world_at(problem, values)
         sampled = {name: trace[name] for name in problem.sampled}
         ahead = law.one_step_ahead(observed)
         simulate_key, key = jax.random.split(key)
@@ -71,7 +71,7 @@ def pointwise(problem: Problem, values: dict, key) -> dict:
         }
 
     chains, draws = next(iter(values.values())).shape[:2]
-    result = _over_draws(one, _flat(values), jax.random.split(key, chains * draws))
+    result = over_draws(one, flat(values), jax.random.split(key, chains * draws))
     return jax.tree.map(lambda array: array.reshape(chains, draws, *array.shape[1:]), result)
 
 
@@ -83,7 +83,7 @@ def latent_values(problem: Problem, tree: xr.DataTree) -> dict[str, np.ndarray]:
     return {name: tree["posterior"][name].to_numpy() for name in problem.latent}
 
 
-def _thinned(values: dict, draws: int | None) -> dict:
+def thinned(values: dict, draws: int | None) -> dict:
     if draws is None:
         return values
     available = next(iter(values.values())).shape[1]
@@ -96,15 +96,15 @@ def _thinned(values: dict, draws: int | None) -> dict:
 def _replicate(problem: Problem, values: dict, key) -> dict[str, np.ndarray]:
     """A simulated table for each draw, its columns by name, each (chains, draws, rows)."""
     chains, draws = next(iter(values.values())).shape[:2]
-    tables = _over_draws(lambda v, k: _at(problem, v)[2].sample(k), _flat(values), jax.random.split(key, chains * draws))
+    tables = over_draws(lambda v, k: world_at(problem, v)[2].sample(k), flat(values), jax.random.split(key, chains * draws))
     tables = tables.reshape(chains, draws, *tables.shape[1:])
     return {name: tables[..., column] for column, name in enumerate(problem.observation.targets)}
 
 
 def posterior_predictive(problem: Problem, tree: xr.DataTree, *, key, draws: int | None = None) -> xr.DataTree:
     """The tree with a `posterior_predictive` group: whole series simulated anew at each draw (or at `draws` per chain)."""
-    _require_same(problem, tree)
-    values = _thinned(latent_values(problem, tree), draws)
+    require_same(problem, tree)
+    values = thinned(latent_values(problem, tree), draws)
     made = to_tree(problem, {"posterior_predictive": _replicate(problem, values, key)})
     joined = xr.DataTree.from_dict({**_datasets(tree), **_datasets(made)}, name=tree.name)
     joined.attrs = tree.attrs
@@ -121,7 +121,7 @@ def predictive_statistics(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
     columns = ["observed", "5 %", "95 %", "p"]
     if "posterior_predictive" not in tree.children:
         return pd.DataFrame(columns=columns)
-    _require_same(problem, tree)
+    require_same(problem, tree)
     observed = np.asarray(problem.observed)
     replicated = [tree["posterior_predictive"][name].to_numpy() for name in problem.observation.targets]
     tables = np.stack([values.reshape(-1, len(observed)) for values in replicated], axis=-1)
@@ -145,7 +145,7 @@ def prior_draws(problem: Problem, key, draws: int) -> tuple[dict[str, np.ndarray
         values = {name: trace[name]["value"] for name in (*problem.latent, *sorted(derived))}
         return values, ~solved(equilibrium)
 
-    return jax.tree.map(lambda array: array[None], _over_draws(one, jax.random.split(key, draws)))
+    return jax.tree.map(lambda array: array[None], over_draws(one, jax.random.split(key, draws)))
 
 
 def prior_predictive(problem: Problem, *, key, draws: int = 500) -> xr.DataTree:
@@ -173,15 +173,15 @@ def forecast(
     on days of the week that the data have, with every covariate at its mean. Each draw continues the observed series from
     its own filtered state.
     """
-    _require_same(problem, tree)
+    require_same(problem, tree)
     extended, rows = extended_by(problem, future, periods)
     values = latent_values(problem, tree)
     chains, draws = next(iter(values.values())).shape[:2]
 
     def one(values, key):
-        return _at(extended, values)[2].complete(key, extended.observed)[-rows:]
+        return world_at(extended, values)[2].complete(key, extended.observed)[-rows:]
 
-    tables = _over_draws(one, _flat(values), jax.random.split(key, chains * draws))
+    tables = over_draws(one, flat(values), jax.random.split(key, chains * draws))
     tables = tables.reshape(chains, draws, *tables.shape[1:])
     return xr.Dataset(
         {n: (("chain", "draw", "time"), tables[..., i]) for i, n in enumerate(problem.observation.targets)},
@@ -224,7 +224,7 @@ def _next_times(index: pd.Index, periods: int) -> pd.Index:
     return (ahead[ahead.day_of_week.isin(index.day_of_week.unique())] if daily else ahead)[:periods]
 
 
-def _require_same(problem: Problem, tree: xr.DataTree):
+def require_same(problem: Problem, tree: xr.DataTree):
     if tree.attrs.get("digest") != problem.digest:
         raise CalibrationError(
             "the run was fitted to another problem (their digests differ): give the problem that it was fitted to"

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import xarray as xr
 
-from walras.calibrate.convergence import Worst, convergence, mixing, solver_check
-from walras.calibrate.misfit import forecast_transforms, in_words, misfit, unlike
-from walras.calibrate.power_scaling import prior_checks
+from walras.calibrate.checks.convergence import Worst, convergence, mixing, solver_check
+from walras.calibrate.checks.misfit import forecast_transforms, in_words, misfit, unlike
+from walras.calibrate.checks.power_scaling import prior_checks
+from walras.calibrate.checks.verdicts import Check, Verdict, below
 from walras.calibrate.problem import Problem
-from walras.calibrate.verdicts import Check, Verdict, below
 
 __all__ = ["Check", "Report", "check", "forecast_transforms", "unlike"]
 

@@ -7,8 +7,8 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
+from walras.calibrate.checks.verdicts import Check, above, below
 from walras.calibrate.problem import Problem
-from walras.calibrate.verdicts import Check, above, below
 
 _WORST = (("r_hat", "max"), ("ess_bulk", "min"), ("ess_tail", "min"))
 

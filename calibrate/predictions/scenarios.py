@@ -14,8 +14,8 @@ from numpyro import handlers
 
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.finding import Finding
-from walras.calibrate.intervention import Change, Intervention
-from walras.calibrate.predictive import _flat, _over_draws, _require_same, _thinned, latent_values
+from walras.calibrate.predictions.intervention import Change, Intervention
+from walras.calibrate.predictions.predictive import flat, latent_values, over_draws, require_same, thinned
 from walras.calibrate.problem import Problem, solved
 from walras.calibrate.reporting.numbers import listed, number
 
@@ -96,17 +96,17 @@ def scenario(
 
     Raises `CalibrationError` for unknown names, changes that make no sense, and where no draw has an equilibrium.
     """
-    _require_same(problem, tree)
+    require_same(problem, tree)
     if not changes:
         raise CalibrationError("changes is empty: set a parameter or a column, such as supply=-10%")
     parsed = {name: _change(problem, name, change) for name, change in changes.items()}
     intervention = Intervention(parsed, problem.data, surprise)
     kept = min(250, tree["posterior"].sizes["draw"]) if draws is None else draws
-    values = _flat(_thinned(latent_values(problem, tree), kept))
+    values = flat(thinned(latent_values(problem, tree), kept))
     _require_known(problem, values, parsed)
     count = len(next(iter(values.values())))
     order: list[str] = []
-    found = _over_draws(_paired(problem, intervention, order), values, jax.random.split(key, count))
+    found = over_draws(_paired(problem, intervention, order), values, jax.random.split(key, count))
     used = ~found["failed"] & np.all([np.isfinite(f) for f in found["figures"].values()], axis=(0, 2))
     if not used.any():
         raise CalibrationError(f"no draw has an equilibrium with {_in_words(changes)}: make a smaller change")

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from walras.calibrate import baselines
+from walras.calibrate.comparisons import baselines
+from walras.calibrate.comparisons.leaving_out import RELIABLE, leave_one_out
+from walras.calibrate.comparisons.rolling import Scores, blocks, origins_of, rolling_scores
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.executing import each
 from walras.calibrate.finding import Finding
-from walras.calibrate.leaving_out import RELIABLE, leave_one_out
 from walras.calibrate.problem import Problem
-from walras.calibrate.rolling import Scores, blocks, origins_of, rolling_scores
 from walras.calibrate.samplers import NUTS, Sampler
 
 __all__ = ["Comparison", "compare", "origins_of", "rolling_scores"]

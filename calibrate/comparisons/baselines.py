@@ -7,7 +7,7 @@ import pandas as pd
 import scipy.stats
 from scipy.special import logsumexp
 
-from walras.calibrate.rolling import Scores, crps
+from walras.calibrate.comparisons.rolling import Scores, crps
 
 type Design = Callable[[pd.DataFrame, str], tuple[np.ndarray, np.ndarray]]
 
@@ -57,7 +57,7 @@ def scores(design: Design, frame: pd.DataFrame, target: str, origins: list[int],
 def rolling_scores(
     name: str, frame: pd.DataFrame, target: str, origins: list[int], ends: list[int], horizon: int, rng: np.random.Generator
 ) -> Scores:
-    """Scores of the baseline `name`, as `walras.calibrate.rolling.rolling_scores` has those of a model.
+    """Scores of the baseline `name`, as `walras.calibrate.comparisons.rolling.rolling_scores` has those of a model.
 
     Several rows ahead its own forecasts take the place of what is not known yet: paths are simulated, with parameters drawn
     from their posterior. What is traded beside the target is then forecast too, by a regression on the same and on what is

@@ -12,10 +12,10 @@ import pandas as pd
 import scipy.stats
 import xarray as xr
 
-from walras.calibrate.directions import Coordinate, Spectrum, in_words, involved
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.finding import Finding
-from walras.calibrate.information import information_roots, prior_points, started, transform_of, unconstrained
+from walras.calibrate.identifiability.directions import Coordinate, Spectrum, in_words, involved
+from walras.calibrate.identifiability.information import information_roots, prior_points, started, transform_of, unconstrained
 from walras.calibrate.prior import Prior
 from walras.calibrate.problem import Problem
 from walras.calibrate.reporting.numbers import listed, percent, tick
@@ -114,7 +114,7 @@ class Identification(Finding):
         )
 
     def story(self):
-        from walras.calibrate.identification_pictures import story  # matplotlib is loaded only when a page is made
+        from walras.calibrate.identifiability.pictures import story  # matplotlib is loaded only when a page is made
 
         return story(self)
 
@@ -135,8 +135,8 @@ def identify(
     `draws` of them that it solves, the Fisher information of the law of the whole table is estimated from the scores of
     `tables` simulated tables, with the entries missing that the data lack: directions without information are told exactly,
     all other figures to within a tenth or so. They hold before the data are seen, and for a posterior that is nearly normal.
-    Anything sampled beside the parameters is taken out as `walras.calibrate.information` says. The rank of the Jacobian of
-    expected observables, the usual test, is part of it: a direction that changes no law changes no mean.
+    Anything sampled beside the parameters is taken out as `walras.calibrate.identifiability.information` says. The rank of the
+    Jacobian of expected observables, the usual test, is part of it: a direction that changes no law changes no mean.
 
     `executor` spreads the work (anything with `map`, such as a `ProcessPoolExecutor`); it changes no result.
 

@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from walras.calibrate.compiling import quickly
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.law import log_densities
-from walras.calibrate.predictive import law_at
+from walras.calibrate.predictions.predictive import law_at
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import NUTS, Sampler, chains
 

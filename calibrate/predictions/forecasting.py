@@ -8,10 +8,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from walras.calibrate import baselines
+from walras.calibrate.comparisons import baselines
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.finding import Finding
-from walras.calibrate.predictive import _at, _flat, _over_draws, _require_same, _thinned, extended_by, latent_values
+from walras.calibrate.predictions.predictive import (
+    extended_by,
+    flat,
+    latent_values,
+    over_draws,
+    require_same,
+    thinned,
+    world_at,
+)
 from walras.calibrate.problem import Problem
 from walras.calibrate.reporting.numbers import listed, number, percent
 
@@ -73,10 +81,10 @@ def forecast_bands(
 
     `future` and `periods` as there; `draws` of each chain, 500 or all by default. Raises `CalibrationError` as `forecast` does.
     """
-    _require_same(problem, tree)
+    require_same(problem, tree)
     extended, rows = extended_by(problem, future, periods)
     kept = min(500, tree["posterior"].sizes["draw"]) if draws is None else draws
-    values = _flat(_thinned(latent_values(problem, tree), kept))
+    values = flat(thinned(latent_values(problem, tree), kept))
     tables = _completions(extended, rows, values, key)
     if not np.isfinite(tables).all():
         raise CalibrationError("forecasts are not finite in some draws: check the run with walras check")
@@ -99,12 +107,12 @@ def _completions(extended: Problem, rows: int, values, key) -> np.ndarray:
     """For each draw three continuations (draws, 3, rows, targets), the third with the other targets of the first."""
 
     def one(values, key):
-        law, keys = _at(extended, values)[2], jax.random.split(key, 3)
+        law, keys = world_at(extended, values)[2], jax.random.split(key, 3)
         first, second = law.complete(keys[0], extended.observed), law.complete(keys[1], extended.observed)
         third = law.complete(keys[2], extended.observed.at[-rows:, 1:].set(first[-rows:, 1:]))
         return jax.numpy.stack([first, second, third])[:, -rows:]
 
-    return _over_draws(one, values, jax.random.split(key, len(next(iter(values.values())))))
+    return over_draws(one, values, jax.random.split(key, len(next(iter(values.values())))))
 
 
 def _bands(draws: np.ndarray, times: pd.Index) -> pd.DataFrame:

@@ -7,10 +7,10 @@ import scipy.stats
 import xarray as xr
 from arviz_stats.base.array import array_stats
 
-from walras.calibrate.leaving_out import weights_without
-from walras.calibrate.predictive import predictive_statistics
+from walras.calibrate.checks.verdicts import Check, below
+from walras.calibrate.comparisons.leaving_out import weights_without
+from walras.calibrate.predictions.predictive import predictive_statistics
 from walras.calibrate.problem import Problem
-from walras.calibrate.verdicts import Check, below
 
 LEVEL = 0.01  # false-alarm rate of each check; misfit warns, it never fails a run
 _FEWEST = 20  # rows

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from walras.calibrate.checks.verdicts import Check, above
 from walras.calibrate.problem import Problem
-from walras.calibrate.verdicts import Check, above
 
 THRESHOLD = 0.05  # of Kallioinen et al., Stat. Comput. 34 (2024)
 _NAMED = 6  # parameters that a sentence names

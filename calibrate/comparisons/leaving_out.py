@@ -15,10 +15,10 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from scipy.special import logsumexp
 
+from walras.calibrate.comparisons.rolling import REFIT_DRAWS
 from walras.calibrate.compiling import quickly
-from walras.calibrate.predictive import latent_values, law_at
+from walras.calibrate.predictions.predictive import latent_values, law_at
 from walras.calibrate.problem import Problem
-from walras.calibrate.rolling import REFIT_DRAWS
 from walras.calibrate.samplers import NUTS, Sampler, chains
 
 RELIABLE = 0.7  # the largest Pareto k of an estimate that is relied on (Vehtari et al., J. Mach. Learn. Res. 25 (2024))

@@ -1,0 +1,1 @@
+"""What data can and cannot tell about parameters."""
