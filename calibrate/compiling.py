@@ -1,6 +1,7 @@
-"""How programs are compiled."""
+"""How programs are compiled, and kept."""
 
 from collections.abc import Callable
+from functools import lru_cache, wraps
 
 import jax
 
@@ -11,3 +12,26 @@ def quickly(function: Callable):
     Not inside another jitted function, whose own options hold.
     """
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 1})
+
+
+def remember[T](size: int) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Keep the last `size` things that a function made of a problem and of whatever else, because they take seconds to compile.
+
+    Problems of one digest are alike, but a digest knows functions by their source and not by what they close over: these are
+    told apart by identity. A registered market is a name, of which every process has its own copy.
+    """
+
+    def decorate(make):
+        @lru_cache(size)
+        def remembered(_functions, *arguments):
+            return make(*arguments)
+
+        @wraps(make)
+        def found(problem, *others):
+            functions = tuple(id(one) for one in (problem.market, problem.priors) if callable(one))
+            return remembered(functions, problem, *others)
+
+        found.cache_clear = remembered.cache_clear
+        return found
+
+    return decorate

@@ -36,7 +36,7 @@ def forgotten_programs():
     """
     yield
     if nuts := sys.modules.get("walras.calibrate.samplers.nuts"):
-        nuts._kept_chains.cache_clear()
+        nuts.chains.cache_clear()
     jax.clear_caches()
     gc.collect()
 

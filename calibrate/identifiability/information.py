@@ -7,7 +7,7 @@ program as factors) adds its curvature where that is positive. What is sampled b
 Schur complement: exact where the law is normal, linear in it and its spread is known; near that elsewhere.
 """
 
-from functools import lru_cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.reparam import LocScaleReparam
 
-from walras.calibrate.compiling import quickly
+from walras.calibrate.compiling import quickly, remember
 from walras.calibrate.executing import each
 from walras.calibrate.problem import Problem, solved
 from walras.model import Status
@@ -158,13 +158,11 @@ def _spread(work: str, problem: Problem, tables: int, points, executor):
 
 
 def _worked(work, problem, tables, piece):
-    # A digest knows functions by their source, not by what they close over.
-    functions = id(problem.market), id(problem.priors) if callable(problem.priors) else 0
-    return jax.tree.map(np.asarray, _compiled(work, problem, tables, *functions)(piece))
+    return jax.tree.map(np.asarray, _compiled(problem, work, tables)(piece))
 
 
-@lru_cache(maxsize=8)
-def _compiled(work: str, problem: Problem, tables: int, *_functions: int):
+@remember(8)
+def _compiled(problem: Problem, work: str, tables: int):
     program = _Program(problem)
     one = program.start if work == "start" else partial(program.scores, tables)
     return quickly(partial(jax.lax.map, lambda point: one(*point)))

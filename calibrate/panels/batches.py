@@ -1,7 +1,7 @@
 """Chains of many markets side by side: one program, compiled once, for every batch of the same shape."""
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
-from walras.calibrate.compiling import quickly
+from walras.calibrate.compiling import quickly, remember
 from walras.calibrate.law import log_densities
 from walras.calibrate.panels.panel import Name, Prepared
 from walras.calibrate.problem import Problem, solved
@@ -129,9 +129,9 @@ class Markets:
 
 def run_batch(template: Problem, sampler: NUTS, batch: Batch) -> Fitted:
     """Fit a batch; a process compiles once for all batches of one template."""
-    return _kept(template, sampler, id(template.market), id(template.priors) if callable(template.priors) else 0).run(batch)
+    return _markets(template, sampler).run(batch)
 
 
-@lru_cache(maxsize=4)
-def _kept(template: Problem, sampler: NUTS, *_functions: int) -> Markets:
+@remember(4)
+def _markets(template: Problem, sampler: NUTS) -> Markets:
     return Markets(template, sampler)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpyro.infer.hmc import hmc
 
 from walras.calibrate.checkpoints import Checkpoints
-from walras.calibrate.compiling import quickly
+from walras.calibrate.compiling import quickly, remember
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import pathfinder
@@ -97,14 +97,9 @@ class NUTS(Sampler):
         return replicas(problem, replace(self, processes=1)).run(keys, tables)
 
 
+@remember(8)
 def chains(problem: Problem, sampler: NUTS) -> "Chains":
     """The chains of a problem, kept so that refits of the same problem (rolling origins) do not compile again."""
-    # A digest knows functions by their source, not by what they close over.
-    return _kept_chains(problem, sampler, id(problem.market), id(problem.priors) if callable(problem.priors) else 0)
-
-
-@lru_cache(maxsize=8)
-def _kept_chains(problem: Problem, sampler: NUTS, *_functions: int) -> "Chains":
     return Chains(problem, sampler)
 
 

@@ -2,14 +2,14 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from walras.calibrate.compiling import quickly
+from walras.calibrate.compiling import quickly, remember
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers.draws import Draws
 from walras.calibrate.samplers.nuts import NUTS, Chains
@@ -74,12 +74,7 @@ def _where(started, array):
     return np.where(started.reshape(-1, *[1] * (array.ndim - 1)), array, np.nan)
 
 
+@remember(4)
 def replicas(problem: Problem, sampler: NUTS) -> Replicas:
     """The replicas of a problem, kept so that batch after batch is run by one program."""
-    functions = [one for one in (problem.market, problem.priors) if callable(one)]
-    return _kept(problem, sampler, *map(id, functions))
-
-
-@lru_cache(maxsize=4)
-def _kept(problem: Problem, sampler: NUTS, *_functions: int) -> Replicas:
     return Replicas(problem, sampler)

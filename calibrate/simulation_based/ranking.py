@@ -1,7 +1,6 @@
 """Ranks of true values among posterior draws, of one batch of replications."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 from scipy.stats import rankdata
 
-from walras.calibrate.compiling import quickly
+from walras.calibrate.compiling import quickly, remember
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import Sampler
 from walras.calibrate.simulation_based.truths import at_draw
@@ -97,13 +96,8 @@ def _fewest_effective(draws: np.ndarray) -> np.ndarray:
     return found.min(axis=1)
 
 
+@remember(4)
 def _log_likelihoods(problem: Problem):
-    functions = [one for one in (problem.market, problem.priors) if callable(one)]
-    return _kept_log_likelihoods(problem, *map(id, functions))
-
-
-@lru_cache(maxsize=4)
-def _kept_log_likelihoods(problem: Problem, *_functions: int):
     """The function from latent values (replications, draws, …) and tables to log likelihoods (replications, draws)."""
 
     def of_replication(values_and_table):
