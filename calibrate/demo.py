@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from walras.calibrate import run
 from walras.calibrate.checks.checking import Report
 from walras.calibrate.comparisons.rolling import Scores
+from walras.calibrate.identifiability.identification import Identification
 from walras.calibrate.price_formation.placebo import Placebo, placebo
 from walras.calibrate.problem import Problem
 from walras.calibrate.progress import note
@@ -56,8 +57,8 @@ class Fitted(NamedTuple):
     """One specification, fitted: what a worker sends back, with its run directory."""
 
     folder: Path
-    verdict: str
     rolling: Scores
+    told: list[Identification]  # of the main specification
 
 
 class Analysis(NamedTuple):
@@ -67,6 +68,7 @@ class Analysis(NamedTuple):
     tree: xr.DataTree
     checks: Report
     rolling: Scores
+    told: list[Identification]
 
 
 def run_demo(out: Path, console: Console) -> tuple[Path, dict[str, Analysis]]:
@@ -114,6 +116,7 @@ def _fit_one(name: str, record: dict, folder: Path, queue: Queue) -> Fitted:
     """Fit one specification in a worker: write its run directory, and score it at rolling origins."""
     from walras.calibrate.comparisons.comparing import rolling_scores
     from walras.calibrate.fitting import fit
+    from walras.calibrate.identifiability.identification import identify
     from walras.calibrate.predictions.predictive import posterior_predictive
 
     spec = Spec.model_validate(record)
@@ -124,9 +127,10 @@ def _fit_one(name: str, record: dict, folder: Path, queue: Queue) -> Fitted:
 
     tree = fit(problem, sampler, key=run.key_of(spec), progress=tell)
     tree = posterior_predictive(problem, tree, key=run.key_of(spec, 1), draws=100)
-    checks = run.write(run.claim(folder), spec, problem, tree)
+    run.write(run.claim(folder), spec, problem, tree)
     rolling = rolling_scores(problem, sampler, key=run.key_of(spec, 2))
-    return Fitted(folder, checks.verdict, rolling)
+    told = [identify(problem, key=run.key_of(spec, 3), tree=tree)] if name == _MAIN else []
+    return Fitted(folder, rolling, told)
 
 
 def _placebo(record: dict) -> Placebo:
@@ -138,7 +142,7 @@ def _read(result: Fitted) -> Analysis:
     from walras.calibrate.checks.checking import check
 
     _, problem, tree = run.read(result.folder)
-    return Analysis(problem, tree, check(problem, tree), result.rolling)
+    return Analysis(problem, tree, check(problem, tree), result.rolling, result.told)
 
 
 def _write(out: Path, analyses: dict[str, Analysis], unrelated: Placebo) -> Path:
@@ -151,4 +155,4 @@ def _write(out: Path, analyses: dict[str, Analysis], unrelated: Placebo) -> Path
     comparison = compare(fits, key=jax.random.key(0), rolling=rolling)
     main = analyses[_MAIN]
     told = story(analyses, comparison, unrelated, _MAIN, _BENCHMARK)
-    return report(main.problem, main.tree, out / "report.html", comparison=comparison, story=told)
+    return report(main.problem, main.tree, out / "report.html", comparison=comparison, story=told, findings=main.told)

@@ -23,43 +23,33 @@ from numpyro.infer.reparam import LocScaleReparam
 from walras.calibrate.compiling import quickly, remember
 from walras.calibrate.executing import each
 from walras.calibrate.problem import Problem, solved
+from walras.calibrate.quantiles import quantiles
 from walras.model import Status
 
-_STRATUM = 16  # draws of a prior from which each of its quantiles is taken
 _PIECES = {"start": 32, "score": 4}  # points that are one piece of work: always as many, so that workers change nothing
 
 
 def prior_points(problem: Problem, key: Array, points: int) -> dict[str, np.ndarray]:
     """Values of the parameters, (points, …) by name: scrambled Sobol points, or random draws where priors are a callable.
 
-    A Sobol coordinate picks among quantiles of the prior: those of many draws where a family cannot invert its distribution
-    function. Elements of a vector that depend on each other are drawn at random.
+    Elements of a vector that depend on each other are drawn at random.
     """
     if callable(problem.priors):
         return _random_values(problem, key, points)
     draw_key, sobol_key = jax.random.split(key)
     laws = {name: problem.priors[name].distribution() for name in problem.sampled}
-    keys = dict(zip(laws, jax.random.split(draw_key, len(laws)), strict=True))
+    levels = _levels(points, sum(int(np.prod(law.event_shape)) for law in laws.values() if _elementwise(law)), sobol_key)
+    values = {}
     with jax.numpy_rank_promotion("allow"):  # NumPyro promotes ranks when it draws vectors
-        values = {name: _quantiles(law, keys[name], points) for name, law in laws.items()}
-    apart = [name for name, law in laws.items() if _elementwise(law)]
-    ranks = _ranks(points, sum(values[name][0].size for name in apart), sobol_key)
-    for name in apart:
-        columns = values[name].reshape(points, -1)
-        own, ranks = ranks[:, : columns.shape[1]], ranks[:, columns.shape[1] :]
-        values[name] = np.take_along_axis(columns, own, axis=0).reshape(values[name].shape)
+        for (name, law), own in zip(laws.items(), jax.random.split(draw_key, len(laws)), strict=True):
+            if not _elementwise(law):
+                values[name] = np.asarray(law.sample(own, (points,)))
+                continue
+            inverses = quantiles(problem.priors[name], own)
+            columns = [inverse(u) for inverse, u in zip(inverses, levels, strict=False)]
+            levels = levels[len(inverses) :]
+            values[name] = np.stack(columns, axis=1).reshape(points, *law.event_shape)
     return values
-
-
-def _quantiles(law: dist.Distribution, key, points: int) -> np.ndarray:
-    """Of each element the middles of as many strata (points, …), and random draws of elements that depend on each other."""
-    if not _elementwise(law):
-        return np.asarray(law.sample(key, (points,)))
-    levels = np.broadcast_to(((np.arange(points) + 0.5) / points).reshape(-1, *[1] * law.event_dim), (points, *law.event_shape))
-    try:
-        return np.asarray((law.base_dist if isinstance(law, dist.Independent) else law).icdf(levels))
-    except (NotImplementedError, ImportError):  # for some families NumPyro wants another library
-        return np.sort(np.asarray(law.sample(key, (points * _STRATUM,))), axis=0)[_STRATUM // 2 :: _STRATUM]
 
 
 def _elementwise(law: dist.Distribution) -> bool:
@@ -67,13 +57,13 @@ def _elementwise(law: dist.Distribution) -> bool:
     return base.event_shape == ()
 
 
-def _ranks(points: int, columns: int, key) -> np.ndarray:
-    """The order (points, columns) of scrambled Sobol points along each coordinate."""
+def _levels(points: int, columns: int, key) -> Float[np.ndarray, "columns points"]:
+    """Scrambled Sobol points, each moved to the middle of its stratum of every coordinate."""
     if columns == 0:
-        return np.zeros((points, 0), int)
+        return np.zeros((0, points))
     seed = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
     sobol = scipy.stats.qmc.Sobol(columns, rng=seed).random_base2(int(np.ceil(np.log2(points))))[:points]
-    return np.argsort(np.argsort(sobol, axis=0), axis=0)
+    return (np.argsort(np.argsort(sobol, axis=0), axis=0).T + 0.5) / points
 
 
 def _random_values(problem, key, points):

@@ -1,8 +1,7 @@
 """The parameters of a problem as numbers in a row: their names, their distribution, and draws of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import numpy as np
@@ -13,11 +12,10 @@ from scipy import stats
 from scipy.special import ndtr, ndtri
 
 from walras.calibrate.predictions.predictive import latent_values, prior_draws
-from walras.calibrate.prior import Prior
 from walras.calibrate.problem import Problem
+from walras.calibrate.quantiles import empirical, quantiles
 
 _PRIOR_DRAWS = 1000  # of joint priors, and to start from
-_TABULATED = 2**16  # draws that stand for the quantiles of a prior which has no formula for them
 _ROUNDING = 1e-9
 _MIDDLE = ndtr(np.array([-1.0, 1.0]))  # half of what is between is the standard deviation of a normal law
 
@@ -87,7 +85,7 @@ def space_of(problem: Problem, tree: xr.DataTree | None, key: jax.Array) -> Spac
         shapes=shapes,
         draws=draws,
         noise={n: np.reshape(v, (-1, *v.shape[2:])) for n, v in values.items() if n in problem.latent and n not in shapes},
-        quantiles=by_prior if independent else {name: _empirical(draws[:, i]) for i, name in enumerate(names)},
+        quantiles=by_prior if independent else {name: empirical(draws[:, i]) for i, name in enumerate(names)},
         correlation=None if independent else _score_correlation(draws),
         positive=_positive(problem, shapes),
         prior_sd=np.array([0.5 * float(np.ptp(by_prior[name](_MIDDLE))) for name in names]),
@@ -114,54 +112,11 @@ def _names(problem: Problem, shapes) -> tuple[str, ...]:
 
 def _prior_quantiles(problem: Problem, names, shapes, prior, key) -> dict:
     if callable(problem.priors):
-        return {name: _empirical(prior[:, i]) for i, name in enumerate(names)}
+        return {name: empirical(prior[:, i]) for i, name in enumerate(names)}
     functions = []
-    for name, shape in shapes.items():
-        functions += _elements(problem.priors[name], shape, key)
+    for name in shapes:
+        functions += quantiles(problem.priors[name], key)
     return dict(zip(names, functions, strict=True))
-
-
-def _elements(prior: Prior, shape: tuple[int, ...], key) -> list:
-    """The quantile function of each element: SciPy's, or for other families that of many draws."""
-    law = prior.distribution()
-    if prior.family in _SCIPY:
-        marginal = _SCIPY[prior.family](law.base_dist if shape else law)
-        return [partial(_quantile, marginal, i) for i in range(int(np.prod(shape)))]
-    draws = np.asarray(law.sample(key, (_TABULATED,))).reshape(_TABULATED, -1)
-    return [_empirical(column) for column in draws.T]
-
-
-def _quantile(marginal, element: int, u: np.ndarray) -> np.ndarray:
-    return np.reshape(marginal.ppf(np.reshape(u, (-1, 1))), (np.size(u), -1))[:, element]
-
-
-class _Kumaraswamy:
-    def __init__(self, a, b):
-        self.a, self.b = np.asarray(a), np.asarray(b)
-
-    def ppf(self, u):
-        return (1.0 - (1.0 - u) ** (1.0 / self.b)) ** (1.0 / self.a)
-
-
-# NumPyro has quantiles of few families, and compiles each anew.
-_SCIPY: dict[str, Callable] = {
-    "Beta": lambda law: stats.beta(law.concentration1, law.concentration0),
-    "Exponential": lambda law: stats.expon(scale=1.0 / law.rate),
-    "Gamma": lambda law: stats.gamma(law.concentration, scale=1.0 / law.rate),
-    "HalfNormal": lambda law: stats.halfnorm(scale=law.scale),
-    "InverseGamma": lambda law: stats.invgamma(law.concentration, scale=law.rate),
-    "Kumaraswamy": lambda law: _Kumaraswamy(law.concentration1, law.concentration0),
-    "LogNormal": lambda law: stats.lognorm(law.scale, scale=np.exp(law.loc)),
-    "Normal": lambda law: stats.norm(law.loc, law.scale),
-    "StudentT": lambda law: stats.t(law.df, law.loc, law.scale),
-    "Uniform": lambda law: stats.uniform(law.low, law.high - law.low),
-    "Weibull": lambda law: stats.weibull_min(law.concentration, scale=law.scale),
-}
-
-
-def _empirical(draws: np.ndarray):
-    ordered = np.sort(draws)
-    return partial(np.interp, xp=(np.arange(ordered.size) + 0.5) / ordered.size, fp=ordered)
 
 
 def _score_correlation(draws: np.ndarray) -> np.ndarray:
