@@ -333,6 +333,7 @@ DESIGNS = {
     "two to five bidders": ([2, 3, 4, 5] * 75, {}),
     "winning bids": ([3] * 300, {"bids": "winning"}),
     "Weibull values": ([3] * 300, {"values": "weibull"}),
+    "a reserve that binds": ([2] * 300, {"reserve": "floor"}),
 }
 REPLICATIONS = 50
 # Of 50 replications at 90 %, 39 to 50 are inside in all but 0.3 % of keys.
@@ -347,11 +348,12 @@ def coverage(right, fitted):
 
 
 def informed(sizes, **options):
-    """A problem whose priors are narrow enough for all truths to be fitted well."""
+    """A problem whose priors let all truths be fitted well, and where a floor of 1 is above many values."""
     priors = {
         name: Prior(*prior) for name, prior in NARROW.items() if options.get("values") != "weibull" or "value_s" not in name
     }
-    return problem_of(auctions(sizes), priors, **options)
+    frame = auctions(sizes)
+    return problem_of(frame.assign(bid=1.0 + frame["bid"], floor=1.0), priors, **options)
 
 
 @pytest.mark.slow
