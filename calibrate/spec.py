@@ -118,7 +118,8 @@ class Spec(_Table):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise CalibrationError(f"specification {path}: {where} is {first['input']!r} ({first['msg']}): mend it") from error
+            why = f"it is a table of its own, [{where}]" if first["type"] == "model_type" else first["msg"]
+            raise CalibrationError(f"specification {path}: {where} is {first['input']!r} ({why}): mend it") from error
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Spec":

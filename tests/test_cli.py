@@ -158,6 +158,7 @@ def test_changed_data_are_noticed(fitted, walras):
         ("[sampler]", "[priors]\ntrading_cost = {family='Nrmal', args=[0.0, 1.0]}\n[sampler]", "Nrmal"),
         ("seed = 3", "seed = 'three'", "seed"),
         ("seed = 3", "sed = 3", "sed"),
+        ("seed = 3", "seed = 3\npanel = 'none'", "a table of its own, [panel]"),
         ("[market]", "[market", "TOML"),
         ("[sampler]", "[observation]\nerrors = 1\n[sampler]", "errors"),
         ("[market]", "[priors]\nprice_trend = 0.0\n[market]\nfixed = {price_trend = 0.0}", "price_trend"),
