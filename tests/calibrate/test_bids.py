@@ -395,7 +395,9 @@ class ExactBid(dist.Distribution):
 def test_the_exact_law_of_bids_with_a_limit_is_not_regular():
     """Negative control: without a scale of auctions' own the likelihood ends where the highest bid does, and chains diverge."""
     sizes = [3] * 300
-    right = problem_of(auctions(sizes), {**{n: Prior(*p) for n, p in NARROW.items()}, "auction_spread": 1e-3})
+    priors = {name: Prior(*prior) for name, prior in NARROW.items()}
+    known = {"auction_spread": 1e-3, "shifter_effect": Prior("Normal", [0.8], [0.1])}
+    right = problem_of(auctions(sizes), {**priors, **known})
     drawn = prior_predictive(right, key=jax.random.key(2), draws=4)
     tables = drawn["prior_predictive"]["log_bid"].to_numpy()[0, :, :, None]
     naive = Problem("first_price_auction", auctions(sizes), UpToTheLimit(shifters=("volume",)), dict(right.priors))

@@ -30,7 +30,6 @@ from walras.calibrate import (
     Prior,
     Problem,
     StochasticPrices,
-    baselines,
     fit,
     forecast,
     load,
@@ -39,6 +38,7 @@ from walras.calibrate import (
     samplers,
     save,
 )
+from walras.calibrate.comparisons import baselines
 from walras.calibrate.comparisons.comparing import compare, origins_of, rolling_scores
 from walras.calibrate.comparisons.rolling import REFIT_DRAWS
 from walras.model import PriceFormation, Quadratic
