@@ -16,6 +16,7 @@ from walras.calibrate.errors import CalibrationError
 from walras.calibrate.finding import Finding
 from walras.calibrate.identifiability.directions import Coordinate, Spectrum, in_words, involved
 from walras.calibrate.identifiability.information import information_roots, prior_points, started, transform_of, unconstrained
+from walras.calibrate.predictions.predictive import require_same
 from walras.calibrate.prior import Prior
 from walras.calibrate.problem import Problem
 from walras.calibrate.reporting.numbers import listed, percent, tick
@@ -195,10 +196,8 @@ def _check(problem, points, draws, tables, tree):
     for name, value, least in (("points", points, _LEAST_POINTS), ("draws", draws, 1), ("tables", tables, _LEAST_TABLES)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise CalibrationError(f"{name} is {value!r}: give a whole number of at least {least}")
-    if tree is not None and tree.attrs.get("digest") != problem.digest:
-        raise CalibrationError(
-            "the run was fitted to another problem (their digests differ): give the problem that it was fitted to"
-        )
+    if tree is not None:
+        require_same(problem, tree)
 
 
 def _posterior_variance(problem, tree):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from walras.calibrate.errors import CalibrationError
+from walras.calibrate.predictions.predictive import require_same
 from walras.calibrate.problem import Problem
 from walras.calibrate.writing import write_whole
 
@@ -40,10 +41,7 @@ def report(
     """
     from walras.calibrate.reporting.page import render  # matplotlib and jinja2 are loaded only when a page is made
 
-    if tree.attrs.get("digest") != problem.digest:
-        raise CalibrationError(
-            "the run was fitted to another problem (their digests differ): give the problem that it was fitted to"
-        )
+    require_same(problem, tree)
     return _written(path, lambda: render(problem, tree, comparison, story or (), findings))
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.finding import Finding
+from walras.calibrate.predictions.predictive import require_same
 from walras.calibrate.problem import Problem
 from walras.calibrate.sensitivities import indices, local, words
 from walras.calibrate.sensitivities.evaluation import Forward, Output, Values, standardised
@@ -203,10 +204,8 @@ def _study(problem, tree, key, outputs, draws, executor, derivatives) -> _Study:
 
 
 def _methods(problem: Problem, tree: xr.DataTree | None, methods: Sequence[str] | None) -> tuple[str, ...]:
-    if tree is not None and tree.attrs.get("digest") != problem.digest:
-        raise CalibrationError(
-            "the run was fitted to another problem (their digests differ): give the problem that it was fitted to"
-        )
+    if tree is not None:
+        require_same(problem, tree)
     dependent = "a posterior" if tree is not None else "a joint prior" if callable(problem.priors) else None
     asked = _names(methods or (("local", "shapley") if dependent else ("local", "sobol")))
     for method in asked:
