@@ -71,7 +71,10 @@ class NUTS(Sampler):
             raise CalibrationError(f"sampler processes is {self.processes}: at most one for each of {self.chains} chains")
 
     def run(self, problem, key, progress=None, checkpoints=None):
-        """Draw from the problem's posterior. The draws are those of `key`, whatever the number of processes."""
+        """Draw from the problem's posterior. The draws are those of `key` and of the number of `processes`.
+
+        Chains that are vectorised round otherwise in programs of another number of chains, those solved by iteration do not.
+        """
         keys = jax.random.split(key, self.chains)
         if self.processes == 1:
             return chains(problem, self).run(keys, progress, checkpoints=checkpoints)

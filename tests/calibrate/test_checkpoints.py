@@ -76,9 +76,9 @@ def test_a_finished_run_is_read(problem, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_chains_in_processes_resume_each_from_its_own_chunk(problem, whole, tmp_path):
+def test_chains_in_processes_resume_each_from_its_own_chunk(problem, tmp_path):
     sampler = replace(SAMPLER, processes=2)
-    fit(problem, sampler, key=KEY, checkpoint=tmp_path)
+    whole = fit(problem, sampler, key=KEY, checkpoint=tmp_path)
     (tmp_path / "process-0" / "chunk-00002.npz").unlink()
     for chunk in (1, 2):
         (tmp_path / "process-1" / f"chunk-0000{chunk}.npz").unlink()

@@ -236,7 +236,7 @@ def draws(problem):
     "options", [{"processes": 2}, pytest.param({"chunk": 37}, marks=pytest.mark.slow), {}], ids=["processes", "chunks", "again"]
 )
 def test_draws_depend_on_the_key_alone(problem, draws, options):
-    """Neither the number of processes, nor the size of chunks, nor earlier runs may change a draw by a single bit."""
+    """Neither processes (of a market solved by iteration), nor chunks, nor earlier runs may change a draw by a bit."""
     again = replace(SAMPLER, **options).run(problem, jax.random.key(0))
     for name, array in draws.values.items():
         np.testing.assert_array_equal(again.values[name], array)
