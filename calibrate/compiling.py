@@ -14,11 +14,14 @@ def quickly(function: Callable):
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 1})
 
 
+_REMEMBERED: list = []
+
+
 def remember[T](size: int) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Keep the last `size` things that a function made of a problem and of whatever else, because they take seconds to compile.
 
     Problems of one digest are alike, but a digest knows functions by their source and not by what they close over: these are
-    told apart by identity. A registered market is a name, of which every process has its own copy.
+    told apart by identity. A registered market is a name, of which every process has its own copy. `forget` lets go of all.
     """
 
     def decorate(make):
@@ -31,7 +34,16 @@ def remember[T](size: int) -> Callable[[Callable[..., T]], Callable[..., T]]:
             functions = tuple(id(one) for one in (problem.market, problem.priors) if callable(one))
             return remembered(functions, problem, *others)
 
-        found.cache_clear = remembered.cache_clear
+        _REMEMBERED.append(remembered)
         return found
 
     return decorate
+
+
+def forget():
+    """Let go of all that is kept here; what JAX keeps, `jax.clear_caches` lets go.
+
+    Each program takes memory maps, of which Linux allows a process 65,530.
+    """
+    for remembered in _REMEMBERED:
+        remembered.cache_clear()

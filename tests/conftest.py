@@ -30,13 +30,10 @@ def closed_figures():
 
 @pytest.fixture(autouse=True, scope="module")
 def forgotten_programs():
-    """No compiled program outlives its module: each takes memory maps, of which Linux allows a process 65,530.
-
-    Where they run out, the compiler ends the process with a segmentation fault.
-    """
+    """No compiled program outlives its module: where memory maps run out, the compiler ends with a segmentation fault."""
     yield
-    if nuts := sys.modules.get("walras.calibrate.samplers.nuts"):
-        nuts.chains.cache_clear()
+    if compiling := sys.modules.get("walras.calibrate.compiling"):
+        compiling.forget()
     jax.clear_caches()
     gc.collect()
 

@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 from numpyro import handlers
 
-from walras.calibrate.compiling import quickly
+from walras.calibrate.compiling import quickly, remember
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.law import Law, log_densities
 from walras.calibrate.problem import Problem, solved
@@ -19,11 +19,15 @@ def flat(values: dict) -> dict[str, np.ndarray]:
     return {name: np.asarray(array).reshape(-1, *array.shape[2:]) for name, array in values.items()}
 
 
+def _mapped(function):
+    """The program that takes draws (draws, …) to `function` of each in turn."""
+    # Not vectorised: that would take longer to compile than it saves.
+    return quickly(lambda *arguments: jax.lax.map(lambda draw: function(*draw), arguments))
+
+
 def over_draws(function, *arguments):
     """`function` of each draw in turn; NumPy arrays (draws, …)."""
-    # Not vectorised: that would take longer to compile than it saves.
-    mapped = quickly(lambda arguments: jax.lax.map(lambda draw: function(*draw), arguments))
-    return jax.tree.map(np.asarray, mapped(arguments))
+    return jax.tree.map(np.asarray, _mapped(function)(*arguments))
 
 
 def world_at(problem: Problem, values: dict):
@@ -50,6 +54,14 @@ def pointwise(problem: Problem, values: dict, key) -> dict:
 
     `values`: latent sites (chains, draws, …). Returns arrays (chains, draws, …).
     """
+    chains, draws = next(iter(values.values())).shape[:2]
+    result = _scores(problem)(flat(values), jax.random.split(key, chains * draws))
+    return jax.tree.map(lambda array: np.asarray(array).reshape(chains, draws, *array.shape[1:]), result)
+
+
+@remember(8)
+def _scores(problem: Problem):
+    """The program of `pointwise`, kept for further fits of the same problem."""
     observed = problem.observed
     target = observed[:, 0]
 
@@ -70,9 +82,7 @@ def pointwise(problem: Problem, values: dict, key) -> dict:
             "reconstructed": law.reconstruct(key, observed),
         }
 
-    chains, draws = next(iter(values.values())).shape[:2]
-    result = over_draws(one, flat(values), jax.random.split(key, chains * draws))
-    return jax.tree.map(lambda array: array.reshape(chains, draws, *array.shape[1:]), result)
+    return _mapped(one)
 
 
 def latent_values(problem: Problem, tree: xr.DataTree) -> dict[str, np.ndarray]:
