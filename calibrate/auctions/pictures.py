@@ -6,11 +6,13 @@ import numpy as np
 import scipy.special
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from walras.calibrate.auctions.counterfactuals import Revenue, drawn, revenue
 from walras.calibrate.auctions.market import values_of
 from walras.calibrate.auctions.nonparametric import EstimatedValues
 from walras.calibrate.problem import Problem
+from walras.calibrate.reporting.numbers import tick
 from walras.calibrate.reporting.style import ALERT, COLOURS, INK, POSTERIOR, styled
 
 _SIZE = (5.0, 3.2)  # inches
@@ -38,7 +40,7 @@ def plot_bid_quantiles(problem: Problem, tree: xr.DataTree, ax: Axes | None = No
         ax.fill_between(_LEVELS, low, high, color=colour, alpha=0.25, linewidth=0)
         seen = np.quantile(np.exp((observed - unit)[rows]), _LEVELS)
         ax.plot(_LEVELS, seen, color=colour, label=f"{number:.0f} bidders")
-    ax.set_yscale("log")
+    _logarithmic(ax)
     ax.set_xlabel("share of bids below")
     reserve = problem.observation.reserve
     ax.set_ylabel(f"bid / {reserve}" if reserve else f"bid ({problem.data.attrs['units'].get('bid', '')})".replace(" ()", ""))
@@ -64,7 +66,7 @@ def plot_values(
     if beside is not None:
         table = beside.quantiles
         ax.plot(table.index, table["value"] / unit, color=INK, linestyle="--", label="nonparametric")
-    ax.set_yscale("log")
+    _logarithmic(ax)
     ax.set_xlabel("share of values below")
     reserve = problem.observation.reserve
     ax.set_ylabel(f"value / {reserve}" if reserve else "value")
@@ -137,6 +139,14 @@ def value_quantiles(problem: Problem, tree: xr.DataTree, levels, *, over_auction
             below = np.clip((below - cut) / (1.0 - cut), 0.0, None)
         found.append(np.interp(levels, below.mean(axis=0), places))
     return np.exp(np.array(found))
+
+
+def _logarithmic(ax: Axes):
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    # Not as formulas, which are not parsed in reports.
+    ax.yaxis.set_major_formatter(FuncFormatter(tick))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _axes(ax: Axes | None) -> Axes:

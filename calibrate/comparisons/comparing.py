@@ -60,7 +60,8 @@ class Comparison(Finding):
 
         heading = "Leave-future-out scores" if self.exact else "Scores at rolling origins"
         tables = [self.table] if self.horizons.index.get_level_values("horizon").max() == 1 else [self.table, self.horizons]
-        return [(heading, [self.text, *tables], plot_comparison(self))]
+        pictures = [plot_comparison(self)] if len(self.table) > 1 else []  # one line alone says nothing
+        return [(heading, [self.text, *tables], *pictures)]
 
 
 def compare(

@@ -33,7 +33,7 @@ from walras.calibrate import (
     revenue,
     run,
 )
-from walras.calibrate.auctions.pictures import value_quantiles
+from walras.calibrate.auctions.pictures import plot_bid_quantiles, plot_values, value_quantiles
 from walras.calibrate.spec import Spec
 from walras.data import standard
 
@@ -168,10 +168,13 @@ def test_checks_find_nothing_wrong_with_the_right_model(finished):
 
 
 def test_the_report_has_the_pictures_of_auctions(finished):
-    path, problem, _ = finished
+    path, problem, tree = finished
     page = (path / "report.html").read_text(encoding="utf-8")
     for heading in ("Quantiles of bids", "Values", "Reserves"):
         assert f">{heading}<" in page
+    for drawn in (plot_bid_quantiles(problem, tree), plot_values(problem, tree)):
+        labels = [label.get_text() for label in drawn.get_yticklabels()]
+        assert any(labels) and "$" not in "".join(labels)  # reports do not parse formulas
     judged = json.loads((path / "check.json").read_text())
     assert judged["divergences"] == 0
     assert run.read(path)[1] == problem
