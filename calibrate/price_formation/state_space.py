@@ -179,8 +179,10 @@ class StateSpace(Law):
             weighted = gain @ inverse / determinant
             log_density = -0.5 * (error @ inverse @ error / determinant + jnp.log(determinant))
             log_density = log_density - 0.5 * jnp.log(2.0 * jnp.pi) * jnp.sum(seen)
-            state = (move @ mean + moved + weighted @ error, move @ covariance @ move.T + grown - weighted @ gain.T)
-            return state, (predicted, total[0, 0], log_density)
+            covariance = move @ covariance @ move.T + grown - weighted @ gain.T
+            # Rounding that is not symmetric would grow from row to row until the covariance is none.
+            covariance = 0.5 * (covariance + covariance.T)
+            return (move @ mean + moved + weighted @ error, covariance), (predicted, total[0, 0], log_density)
 
         start = (jnp.zeros(3), self.initial)
         _, (predicted, variance, log_density) = jax.lax.scan(advance, start, rows)
