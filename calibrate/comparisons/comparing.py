@@ -40,7 +40,7 @@ class Comparison(Finding):
 
     `horizons` has a row for each model and horizon: `log_score` and `crps` are means over the `rows` whose forecast of that
     horizon all models have, the others as in `table`, but means too. Their standard errors allow for forecasts that overlap.
-    `pointwise` holds the log score one row ahead (rows, models).
+    `pointwise` holds the log score one row ahead (rows, models); rows in which a model has none (NaN) are left out of the rest.
     """
 
     table: pd.DataFrame
@@ -104,6 +104,7 @@ def compare(
             scored[name] = baselines.rolling_scores(name, first.data, target, starts, ends, horizon, rng)
     horizons = _by_horizon(scored)
     pointwise = pd.DataFrame({name: scores.log_score[:, 0] for name, scores in scored.items()}, index=first.data.index)
+    pointwise = pointwise.dropna(how="all")  # rows before the first origin, and those where nothing was seen
     table = _summary(pointwise.dropna(), horizons.xs(1, level="horizon"))
     table[["one_step", "loo", "loo_se", "pareto_k"]] = np.nan
     for name, (problem, tree) in fits.items():
@@ -113,7 +114,7 @@ def compare(
         left = leave_one_out(problem, tree, sampler=samplers[name] if exact else None, key=key)
         table.loc[name, ["loo", "loo_se"]] = float(left.elpd), float(left.se)
         table.loc[name, "pareto_k"] = float(np.mean(~(left.pareto_k.to_numpy() <= RELIABLE)))
-    return Comparison(table, pointwise.dropna(), horizons, target, exact)
+    return Comparison(table, pointwise, horizons, target, exact)
 
 
 def _score(job) -> Scores:
@@ -174,7 +175,7 @@ def _mean_log(log_density):
 
 
 def _in_words(found: Comparison) -> str:
-    table, rows = found.table, len(found.pointwise)
+    table, rows = found.table, len(found.pointwise.dropna())
     best, others = table.index[0], table.index[1:]
     close = [name for name in others if abs(table.loc[name, "difference"]) < _APART * table.loc[name, "se"]]
     worse = [name for name in others if name not in close]
@@ -188,6 +189,9 @@ def _in_words(found: Comparison) -> str:
     if len(others):
         least = _APART * table.loc[others, "se"].min() / rows
         text += f" Differences in the mean log score below {least:.2g} cannot be seen in so many rows."
+    for name, missing in found.pointwise.isna().sum().items():
+        if missing:
+            text += f" {name!r} has no density in {missing} rows, which are left out: check its fit with walras check."
     return text
 
 

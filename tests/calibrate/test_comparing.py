@@ -1,5 +1,7 @@
 """Comparisons of forecasts: against posteriors known exactly, closed forms of scores, and refits without a row."""
 
+from dataclasses import replace
+
 import arviz as az
 import jax
 import jax.numpy as jnp
@@ -273,6 +275,14 @@ def test_a_comparison_is_kept_and_told(compared, tmp_path):
     assert heading == "Leave-future-out scores" and body[0] == again.text
     assert len(figure.axes) == 2 and len(figure.axes[0].lines) == 3
     plt.close(figure)
+
+
+def test_rows_without_a_density_are_told(compared):
+    assert "no density" not in compared.text
+    pointwise = compared.pointwise.copy()
+    pointwise.iloc[2:4, pointwise.columns.get_loc("level")] = np.nan
+    told = replace(compared, pointwise=pointwise).text
+    assert "Over the last 10 scored rows" in told and "'level' has no density in 2 rows" in told
 
 
 @pytest.mark.parametrize(
