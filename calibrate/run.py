@@ -157,8 +157,9 @@ def write(path: Path, spec: Spec, problem: Problem, tree: xr.DataTree) -> Report
     return judged
 
 
-def read(path: Path) -> tuple[Spec, Problem, xr.DataTree]:
+def read(path: Path | str) -> tuple[Spec, Problem, xr.DataTree]:
     """The specification, the problem (its data read again) and the tree of a run directory."""
+    path = Path(path)
     try:
         record = json.loads((path / "spec.json").read_text())
     except (OSError, json.JSONDecodeError) as error:

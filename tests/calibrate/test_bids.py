@@ -177,7 +177,7 @@ def test_the_report_has_the_pictures_of_auctions(finished):
         assert any(labels) and "$" not in "".join(labels)  # reports do not parse formulas
     judged = json.loads((path / "check.json").read_text())
     assert judged["divergences"] == 0
-    assert run.read(path)[1] == problem
+    assert run.read(str(path))[1] == problem
 
 
 def test_revenue_is_that_of_the_second_highest_value(finished):
