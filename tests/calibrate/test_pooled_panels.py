@@ -30,18 +30,19 @@ STATIONARY = {"price_level": 10.0, "price_impact": 0.5, "absorption": 0.3, "hold
 STATIONARY |= {"supply_reversion": 4.0, "supply_sd": 1.0, "supply_mean": 3.0, "price_noise": 0.4}
 
 
-def of_one(market, table, observation, values):
-    problem = Problem(market, panel_of({"one": table}).drop(columns="market"), observation)
-    return problem, forward(problem, values)[2]
-
-
 @pytest.mark.parametrize(
     ("market", "observation", "values", "groups"),
     [
         ("price_formation", ForeseenPrices(), FORESEEN, 2),
         ("price_formation", ForeseenPrices(errors="ar1"), FORESEEN | {"error_persistence": 0.4}, 2),
         ("stationary", StochasticPrices(), STATIONARY, 1),
-        ("stationary", StochasticPrices(supply="measured"), STATIONARY | {"supply_reliability": 0.8}, 1),
+        pytest.param(
+            "stationary",
+            StochasticPrices(supply="measured"),
+            STATIONARY | {"supply_reliability": 0.8},
+            1,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["foreseen", "correlated errors", "stationary, padded", "measured supply"],
 )
@@ -51,19 +52,26 @@ def test_density_is_the_sum_over_markets_of_different_length(market, observation
     problem = Problem(market, panel_of(tables), Markets(observation=observation, by_market="price_level"))
     levels = jnp.asarray([9.0, 10.5, 11.0])
     spread = {"price_level_spread": 1.0, "price_level_standard": levels - values["price_level"]}
-    law = forward(problem, values | spread)[2]
-    ones = [of_one(market, t, observation, values | {"price_level": m}) for t, m in zip(tables.values(), levels, strict=True)]
-    assert len(law.laws) == groups
-    assert_allclose(law.log_prob(problem.observed), sum(own.log_prob(one.observed) for one, own in ones), rtol=EXACT)
-    for method in ("leave_one_out", "one_step_ahead"):
-        together, apart = getattr(law, method)(problem.observed), [getattr(own, method)(one.observed) for one, own in ones]
-        if method == "one_step_ahead":
-            target = problem.observed[:, 0]
-            for score in ("log_prob", "cdf"):
-                parts = [getattr(a, score)(one.observed[:, 0]) for a, (one, _) in zip(apart, ones, strict=True)]
-                assert_allclose(getattr(together, score)(target), np.concatenate(parts), rtol=EXACT)
-        else:
-            assert_allclose(together, np.concatenate(apart), rtol=EXACT)
+    together, parts = densities(problem, values | spread), []
+    for table, one in zip(tables.values(), levels, strict=True):
+        alone = Problem(market, panel_of({"one": table}).drop(columns="market"), observation)
+        parts.append(densities(alone, values | {"price_level": one}))
+    assert len(forward(problem, values | spread)[2].laws) == groups
+    assert_allclose(together[0], sum(part[0] for part in parts), rtol=EXACT)
+    for found, expected in zip(together[1:], zip(*(part[1:] for part in parts), strict=True), strict=True):
+        assert_allclose(found, np.concatenate(expected), rtol=EXACT)
+
+
+def densities(problem, values):
+    """The log density of all rows, and of each: given all others; given those before it, and its probability there."""
+
+    @jax.jit
+    def of(values):
+        law, observed = forward(problem, values)[2], problem.observed
+        ahead, target = law.one_step_ahead(observed), observed[:, 0]
+        return law.log_prob(observed), law.leave_one_out(observed), ahead.log_prob(target), ahead.cdf(target)
+
+    return of(values)
 
 
 def test_markets_differ_in_units_of_their_parameter():
