@@ -23,6 +23,7 @@ class Observation(ABC):
     """
 
     targets: ClassVar[tuple[str, ...]]  # the columns that the law describes; scores are of the first
+    foresees: ClassVar[bool] = False  # whether the law of a row uses later rows of what is not a target
 
     def standardised(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The data as every other method wants them, validated; a `Problem` calls this once. As they are by default."""

@@ -169,7 +169,8 @@ def read(path: Path | str) -> tuple[Spec, Problem, xr.DataTree]:
     spec = Spec.checked(record["spec"], path / "spec.json")
     if spec.one_by_one:
         raise CalibrationError(
-            f"{path} holds markets that were fitted one by one: by_market.json and checks.csv have their checks"
+            f"{path} holds markets that were fitted one by one: summary.csv and checks.csv have what was found, "
+            "and for other steps fit a market alone, from a table of its rows"
         )
     tree = load(path / "posterior.nc")
     # The priors are those of the run, even where a later version has other defaults.

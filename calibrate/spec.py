@@ -118,6 +118,11 @@ class Spec(_Table):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
+            if first["type"] == "missing":
+                raise CalibrationError(f"specification {path}: {where} is missing: add it") from error
+            if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+                known = ", ".join(cls.model_fields)
+                raise CalibrationError(f"specification {path}: {where} is unknown: choose from {known}") from error
             why = f"it is a table of its own, [{where}]" if first["type"] == "model_type" else first["msg"]
             raise CalibrationError(f"specification {path}: {where} is {first['input']!r} ({why}): mend it") from error
 

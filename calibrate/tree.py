@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -129,20 +129,20 @@ def priors(tree: xr.DataTree) -> dict[str, Prior | float]:
 def save(tree: xr.DataTree, path: str | Path) -> Path:
     """Write a tree as NetCDF, whole or not at all. Raises `CalibrationError` when the folder cannot be written."""
     path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # With checksums: what is damaged later is refused, and not taken for draws.
+    encoding = {
+        node.path: {name: {"fletcher32": True} for name, array in node.data_vars.items() if array.ndim and array.size}
+        for node in tree.subtree
+    }
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        os.close(handle)
+        tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        temporary.replace(path)
     except OSError as error:
-        raise CalibrationError(f"{path.parent} cannot be written ({error.strerror}): choose another folder") from error
-    try:
-        tree.to_netcdf(temporary, engine="h5netcdf")
-        Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise CalibrationError(f"{path} cannot be written ({error.strerror or error}): choose another path") from error
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        raise CalibrationError(f"{path} cannot be written ({error.strerror or error}): choose another folder") from error
+    finally:
+        with suppress(OSError):  # it is gone where all went well, and never was in what is no folder
+            temporary.unlink()
     return path
 
 

@@ -1,12 +1,17 @@
 """The command line on a small fit, and every bad input it must answer in one sentence with exit code 2."""
 
 import json
+import os
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 
 from walras import cli
+from walras.calibrate import CalibrationError, load, save
 
 SPEC = """
 seed = 3
@@ -69,8 +74,28 @@ def test_a_run_can_be_checked_predicted_and_reported(fitted, walras):
     assert "checks:" in said
     code, said = walras("predict", fitted, "--draws", 5)
     assert code == 0 and (fitted / "predictions.csv").is_file()
+    kept = (fitted / "posterior.nc").read_bytes()
+    code, said = walras("predict", fitted, "--draws", 0)
+    assert code == 2 and "draws is 0: give a whole number of at least 1" in said
+    assert (fitted / "posterior.nc").read_bytes() == kept
     code, said = walras("report", fitted)
     assert code == 0 and "report.html" in said
+
+
+@pytest.mark.parametrize("name", ["price[east]", "price[/east]"])
+def test_square_brackets_in_names_are_no_markup(name, capsys):
+    table = pd.DataFrame({name: [0.5]}, index=pd.Index([name], name=name))
+    cli.Console(width=200).print(cli._frame_table(table, name))
+    assert capsys.readouterr().out.count(name) == 4
+
+
+def test_an_interrupted_fit_says_that_it_can_be_resumed(folder, walras, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("walras.calibrate.fitting.fit", interrupted)
+    code, said = walras("fit", folder / "spec.toml", "--out", folder / "run")
+    assert code == 130 and "--resume" in said
 
 
 def test_runs_are_compared_with_baselines(fitted, walras):
@@ -134,6 +159,21 @@ def test_a_truncated_posterior_is_refused(fitted, walras, tmp_path):
     assert code == 2 and "posterior.nc" in said and "truncated" in said
 
 
+def test_a_damaged_posterior_is_refused(tmp_path):
+    """A run may be copied by what loses a block: its numbers have checksums."""
+    values = np.random.default_rng(0).standard_normal((4, 500))
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset({"cost": (("chain", "draw"), values)})})
+    tree.attrs["problem"] = "{}"
+    path = save(tree, tmp_path / "posterior.nc")
+    assert path.stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0o022))
+    whole = path.read_bytes()
+    np.testing.assert_array_equal(load(path)["posterior"]["cost"], values)
+    place = whole.index(values[1, 100:108].tobytes())
+    path.write_bytes(whole[:place] + bytes(64) + whole[place + 64 :])
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        load(path)
+
+
 def test_changed_data_are_noticed(fitted, walras):
     source = fitted.parent / "prices.csv"
     original = source.read_text()
@@ -157,7 +197,8 @@ def test_changed_data_are_noticed(fitted, walras):
         ("[sampler]", "[priors]\ntrading_cost = {family='Normal', args=[0.0, 1.0]}\n[sampler]", "trading_cost"),
         ("[sampler]", "[priors]\ntrading_cost = {family='Nrmal', args=[0.0, 1.0]}\n[sampler]", "Nrmal"),
         ("seed = 3", "seed = 'three'", "seed"),
-        ("seed = 3", "sed = 3", "sed"),
+        ("seed = 3", "sed = 3", "sed is unknown: choose from seed, data, market"),
+        ("[data]", "[datum]", "data is missing: add it"),
         ("seed = 3", "seed = 3\npanel = 'none'", "a table of its own, [panel]"),
         ("[market]", "[market", "TOML"),
         ("[sampler]", "[observation]\nerrors = 1\n[sampler]", "errors"),

@@ -41,6 +41,7 @@ class Comparison(Finding):
     `horizons` has a row for each model and horizon: `log_score` and `crps` are means over the `rows` whose forecast of that
     horizon all models have, the others as in `table`, but means too. Their standard errors allow for forecasts that overlap.
     `pointwise` holds the log score one row ahead (rows, models); rows in which a model has none (NaN) are left out of the rest.
+    `foreseeing` names the models whose agents know what supply comes: benchmarks, not forecasts.
     """
 
     table: pd.DataFrame
@@ -48,6 +49,7 @@ class Comparison(Finding):
     horizons: pd.DataFrame
     target: str
     exact: bool
+    foreseeing: tuple[str, ...] = ()
 
     name: ClassVar[str] = "compare"
 
@@ -104,7 +106,7 @@ def compare(
             scored[name] = baselines.rolling_scores(name, first.data, target, starts, ends, horizon, rng)
     horizons = _by_horizon(scored)
     pointwise = pd.DataFrame({name: scores.log_score[:, 0] for name, scores in scored.items()}, index=first.data.index)
-    pointwise = pointwise.dropna(how="all")  # rows before the first origin, and those where nothing was seen
+    pointwise = pointwise.iloc[starts[0] :].dropna(how="all")  # without rows in which nothing was seen
     table = _summary(pointwise.dropna(), horizons.xs(1, level="horizon"))
     table[["one_step", "loo", "loo_se", "pareto_k"]] = np.nan
     for name, (problem, tree) in fits.items():
@@ -114,7 +116,8 @@ def compare(
         left = leave_one_out(problem, tree, sampler=samplers[name] if exact else None, key=key)
         table.loc[name, ["loo", "loo_se"]] = float(left.elpd), float(left.se)
         table.loc[name, "pareto_k"] = float(np.mean(~(left.pareto_k.to_numpy() <= RELIABLE)))
-    return Comparison(table, pointwise, horizons, target, exact)
+    foreseeing = tuple(name for name, problem in problems.items() if problem.observation.foresees)
+    return Comparison(table, pointwise, horizons, target, exact, foreseeing)
 
 
 def _score(job) -> Scores:
@@ -189,6 +192,8 @@ def _in_words(found: Comparison) -> str:
     if len(others):
         least = _APART * table.loc[others, "se"].min() / rows
         text += f" Differences in the mean log score below {least:.2g} cannot be seen in so many rows."
+    if found.foreseeing:
+        text += f" Told of supply in advance, and so no forecast but a benchmark: {', '.join(map(repr, found.foreseeing))}."
     for name, missing in found.pointwise.isna().sum().items():
         if missing:
             text += f" {name!r} has no density in {missing} rows, which are left out: check its fit with walras check."

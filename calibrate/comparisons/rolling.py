@@ -35,6 +35,10 @@ class Scores(NamedTuple):
 
 def origins_of(rows: int, origins: int, share: float) -> tuple[list[int], list[int]]:
     """The first row of each of `origins` blocks that cover the last `share` of the rows, and the row after each."""
+    if isinstance(origins, bool) or not isinstance(origins, int) or origins < 1:
+        raise CalibrationError(f"origins is {origins!r}: give a whole number of at least 1")
+    if not 0.0 < share < 1.0:
+        raise CalibrationError(f"share is {share!r}: give the share of the rows to forecast, between 0 and 1")
     first = round(rows * (1.0 - share))
     edges = np.linspace(first, rows, origins + 1).astype(int)
     if first < _FEWEST or np.any(np.diff(edges) < 1):

@@ -13,6 +13,8 @@ from walras.calibrate.law import Law, log_densities
 from walras.calibrate.problem import Problem, solved
 from walras.calibrate.tree import observed_columns, to_tree
 
+_FARTHEST = 10  # times the rows of the data: what is farther is the law of the market, and takes minutes
+
 
 def flat(values: dict) -> dict[str, np.ndarray]:
     """(chains, draws, …) → (chains · draws, …)."""
@@ -93,9 +95,16 @@ def latent_values(problem: Problem, tree: xr.DataTree) -> dict[str, np.ndarray]:
     return {name: tree["posterior"][name].to_numpy() for name in problem.latent}
 
 
+def _require_count(**counts):
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+            raise CalibrationError(f"{name} is {count!r}: give a whole number of at least 1")
+
+
 def thinned(values: dict, draws: int | None) -> dict:
     if draws is None:
         return values
+    _require_count(draws=draws)
     available = next(iter(values.values())).shape[1]
     if draws > available:
         raise CalibrationError(f"draws is {draws} but each chain of the run has {available}: ask for at most that many")
@@ -163,6 +172,7 @@ def prior_predictive(problem: Problem, *, key, draws: int = 500) -> xr.DataTree:
 
     `sample_stats_prior.solver_failed` marks draws whose market has no equilibrium.
     """
+    _require_count(draws=draws)
     prior_key, tables_key = jax.random.split(key)
     values, failed = prior_draws(problem, prior_key, draws)
     groups = {
@@ -225,8 +235,11 @@ def extended_by(problem: Problem, future: pd.DataFrame | None, periods: int | No
 
 def _next_times(index: pd.Index, periods: int) -> pd.Index:
     """Times after the last at the smallest spacing; where rows are days, on the days of the week that the index has."""
-    if isinstance(periods, bool) or not isinstance(periods, int | np.integer) or periods < 1:
-        raise CalibrationError(f"periods is {periods!r}: give a whole number of at least 1")
+    _require_count(periods=periods)
+    if periods > _FARTHEST * len(index):
+        raise CalibrationError(
+            f"periods is {periods}, more than {_FARTHEST} times the {len(index)} rows of the data: forecast fewer"
+        )
     step = pd.Series(index).diff().min()
     daily = isinstance(index, pd.DatetimeIndex) and step == pd.Timedelta(days=1)
     # A week has at least one of them.

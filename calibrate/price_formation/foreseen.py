@@ -32,6 +32,7 @@ class ForeseenPrices(Prices):
     supply_process: Literal["independent", "wiener", "ornstein_uhlenbeck", "smooth"] = "independent"
 
     targets: ClassVar[tuple[str, ...]] = ("price",)
+    foresees: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()

@@ -181,8 +181,11 @@ def plot_replications(tree: xr.DataTree, name: str) -> Figure:
     for ax, label in zip(axes, ours, strict=True):
         values = theirs[label][np.isfinite(theirs[label])]
         odd = not 0.01 <= shares[label] <= 0.99
-        if values.size:
-            ax.hist(values, bins=25, range=tuple(np.quantile(values, [0.005, 0.995])), color=MIDDLE)
+        low, high = np.quantile(values, [0.005, 0.995]) if values.size else (0.0, 0.0)
+        if high - low > 1e-9 * max(abs(low), abs(high)):
+            ax.hist(values, bins=25, range=(low, high), color=MIDDLE)
+        elif values.size:
+            ax.axvline(high, color=MIDDLE, linewidth=6)  # all alike, as is the lag-1 autocorrelation of two rows
         ax.axvline(float(ours[label]), color=ALERT if odd else INK, linewidth=2)
         ax.set_title(f"{label}\np = {shares[label]:.2f}", color=ALERT if odd else INK)
         ax.xaxis.set_major_locator(MaxNLocator(3))

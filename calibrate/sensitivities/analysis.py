@@ -97,6 +97,8 @@ def sensitivity(
     Morris of dependent parameters, a missing SALib, and when more than 5 % of a design's points have no equilibrium.
     """
     asked = _methods(problem, tree, methods)
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+        raise CalibrationError(f"samples is {samples!r}: give a whole number of at least 2")
     study = _study(problem, tree, key, outputs, draws, executor, "local" in asked)
     keys = dict(zip(METHODS, jax.random.split(jax.random.fold_in(key, 1), len(METHODS)), strict=True))
     tables: dict = dict.fromkeys(("local", "paths", "sobol", "pairs", "morris", "shapley"))
@@ -195,6 +197,10 @@ def _study(problem, tree, key, outputs, draws, executor, derivatives) -> _Study:
     rows = np.linspace(0, len(space.draws) - 1, min(draws, len(space.draws))).astype(int)
     noise = standardised(forward, space.draws[rows], {name: values[rows] for name, values in space.noise.items()})
     values = forward(space.draws[rows], noise, derivatives)
+    if not values.outputs:
+        raise CalibrationError(
+            f"outputs are empty, and {problem.observation.kind} has none of its own: give functions of the equilibrium by name"
+        )
     if np.mean(values.solved) < _SOLVED:
         raise CalibrationError(
             f"the market has no equilibrium at {np.sum(~values.solved)} of {len(rows)} draws: narrow the priors (identify says "

@@ -48,7 +48,11 @@ def run_sbc(
         )
     found.save(folder)
     title = f"Calibration of the sampler: {specification.market.name}"
-    page = report_findings([found], folder / _REPORT, title=title, lead=found.text)
+    lead = (
+        f"Of {spec.name}: {len(problem.data)} rows simulated {replications} times, with seed {specification.seed}, by "
+        f"{sampler if specification.sampler else 'a short chain of NUTS for each (the specification names no sampler)'}."
+    )
+    page = report_findings([found], folder / _REPORT, title=title, lead=lead)
     run.finish(folder)
     return found, page
 

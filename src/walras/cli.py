@@ -1,12 +1,15 @@
 """The command line. Heavy libraries are imported inside the commands, so that help answers at once."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from walras import WalrasError
 
@@ -92,6 +95,16 @@ def identify(
         console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say of what is interrupted that it is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: what is complete is kept, and the same command with --resume goes on from it")
+        raise typer.Exit(130) from None
+
+
 @app.command()
 def fit(
     spec: Annotated[Path, typer.Argument(help="The specification, a TOML file.")],
@@ -131,7 +144,7 @@ def fit(
     for note in problem.observation.notes(problem.data):
         console.print(f"note: {note}", markup=False)
     key, kept = run.key_of(specification), folder / run.CHECKPOINT
-    with sampling_bar(console) as bar:
+    with _resumable(), sampling_bar(console) as bar:
         tree = fit_problem(problem, sampler, key=key, progress=bar, checkpoint=kept, resume=resume)
     tree = posterior_predictive(
         problem, tree, key=run.key_of(specification, 1), draws=min(100, tree["posterior"].sizes["draw"])
@@ -158,7 +171,7 @@ def _fit_each(console, specification, out, resume, address, workers):
         console.print(f"run directory {folder} is complete: there is nothing to resume", markup=False)
         return
     key, kept, batch = run.key_of(specification), folder / run.CHECKPOINT, specification.panel.batch
-    with scheduler(address, workers) as executor, markets_bar(console) as bar:
+    with _resumable(), scheduler(address, workers) as executor, markets_bar(console) as bar:
         tree = fit_each(panel, sampler, key=key, executor=executor, batch=batch, progress=bar, checkpoint=kept, resume=resume)
     found = running.write(folder, specification, panel, tree)
     console.print(_frame_table(found.checks.drop(columns="solver_failures").head(20), "markets, the first ones"))
@@ -186,7 +199,7 @@ def check(path: Run):
 
 @app.command()
 def predict(path: Run, draws: Annotated[int, typer.Option(help="Replicated series for each chain.")] = 100):
-    """Simulate replicated series and forecast the next period; adds predictions.csv to the run."""
+    """Simulate replicated series, in place of those before, and forecast the next period; adds predictions.csv to the run."""
     _prepare()
     from walras.calibrate import run
 
@@ -332,9 +345,10 @@ def sbc(
     from walras.calibrate.simulation_based.command import run_sbc
 
     console = Console()
-    found, page = run_sbc(
-        spec, out, console, replications=replications, rows=rows, address=scheduler, workers=workers, resume=resume
-    )
+    with _resumable():
+        found, page = run_sbc(
+            spec, out, console, replications=replications, rows=rows, address=scheduler, workers=workers, resume=resume
+        )
     console.print(_frame_table(found.table, "ranks and coverage"))
     console.print(found.text, markup=False)
     console.print(f"report: {page}", markup=False, soft_wrap=True)
@@ -368,14 +382,16 @@ def _posterior_table(summary) -> Table:
 
 
 def _frame_table(frame, title: str) -> Table:
-    table = Table(title=title)
+    # Names are the user's: square brackets in them are no markup.
+    table = Table(title=Text(title))
     for name in frame.index.names:
-        table.add_column(str(name or ""))
+        table.add_column(Text(str(name or "")))
     for column in frame.columns:
-        table.add_column(str(column), justify="right")
+        table.add_column(Text(str(column)), justify="right")
     for label, row in frame.iterrows():
         labels = label if isinstance(label, tuple) else (label,)
-        table.add_row(*(str(part).removesuffix(" 00:00:00") for part in labels), *(_number(value) for value in row))
+        cells = (*(str(part).removesuffix(" 00:00:00") for part in labels), *(_number(value) for value in row))
+        table.add_row(*map(Text, cells))
     return table
 
 

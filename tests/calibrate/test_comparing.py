@@ -278,7 +278,8 @@ def test_a_comparison_is_kept_and_told(compared, tmp_path):
 
 
 def test_rows_without_a_density_are_told(compared):
-    assert "no density" not in compared.text
+    assert "no density" not in compared.text and "benchmark" not in compared.text
+    assert "no forecast but a benchmark: 'level'" in replace(compared, foreseeing=("level",)).text
     pointwise = compared.pointwise.copy()
     pointwise.iloc[2:4, pointwise.columns.get_loc("level")] = np.nan
     told = replace(compared, pointwise=pointwise).text
@@ -291,6 +292,8 @@ def test_rows_without_a_density_are_told(compared):
         ({"horizon": 7}, ["horizon is 7", "12 scored rows", "from 1 to 6"]),
         ({"horizon": 0}, ["horizon is 0", "from 1 to 6"]),
         ({"horizon": 1.5}, ["horizon is 1.5", "whole number"]),
+        ({"origins": 0}, ["origins is 0", "at least 1"]),
+        ({"share": 1.0}, ["share is 1.0", "between 0 and 1"]),
         ({"origins": 30}, ["30 rows", "too few for 30 rolling origins"]),
         ({"exact": True, "share": 0.8}, ["30 rows", "too few", "smaller share"]),
     ],

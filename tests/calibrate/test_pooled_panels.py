@@ -21,6 +21,8 @@ from walras.calibrate import (
     fit,
     posterior_predictive,
     report,
+    scenario,
+    sensitivity,
 )
 
 # The same sum of log densities in another order.
@@ -170,6 +172,10 @@ def test_steps_after_a_fit_work_on_a_panel(tmp_path):
     assert np.isfinite(tree["log_likelihood"]["price"]).all()
     assert check(problem, tree).to_json()["solver_failures"] == 0
     assert report(problem, tree, tmp_path / "report.html").stat().st_size > 10_000
+    with pytest.raises(CalibrationError, match="a scenario is of one: fit that market alone"):
+        scenario(problem, tree, {"trading_cost": "2x"}, key=jax.random.key(2))
+    with pytest.raises(CalibrationError, match="outputs are empty, and Markets of ForeseenPrices has none"):
+        sensitivity(problem, tree, key=jax.random.key(3), methods="local")
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,20 @@ def test_a_band_holds_its_share_of_the_mixture(fitted):
     assert share == pytest.approx(0.9, abs=5 * np.sqrt(2 * 0.9 * 0.1 / (draws * ROWS)))
 
 
+def test_statistics_that_never_vary_are_drawn():
+    """Of two rows every replication has the same lag-1 autocorrelation."""
+    replicated = np.random.default_rng(0).standard_normal((2, 50, 2))
+    tree = xr.DataTree.from_dict(
+        {
+            "posterior_predictive": xr.Dataset({"bid": (("chain", "draw", "row"), replicated)}),
+            "observed_data": xr.Dataset({"bid": ("row", [0.1, 0.4])}),
+        }
+    )
+    figure = plots.plot_replications(tree, "bid")
+    figure.canvas.draw()
+    plt.close(figure)
+
+
 def test_statistics_of_series_agree_with_numpy():
     series = np.random.default_rng(0).standard_normal(50).cumsum()
     found = contents.statistics(series)

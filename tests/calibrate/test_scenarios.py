@@ -32,7 +32,7 @@ from walras.calibrate import (
 )
 from walras.calibrate.predictions.intervention import Intervention
 from walras.calibrate.predictions.predictive import prior_draws
-from walras.calibrate.predictions.scenarios import _structure
+from walras.calibrate.predictions.scenarios import _bands, _structure
 from walras.data import standard
 from walras.model import Status
 
@@ -474,3 +474,9 @@ def test_shocks_given_the_data_are_standard_normal_over_the_joint_law(stationary
         assert scipy.stats.kstest(np.ravel(values), "norm").pvalue > 1e-4
     wrong = np.ravel(shocks.moves[:, :, 0]) * 1.2
     assert scipy.stats.kstest(wrong, "norm").pvalue < 1e-4
+
+
+def test_rounding_is_no_difference():
+    pairs = np.array([[[4130.0], [4130.0 + 9e-9]], [[4130.0], [4131.0]]])
+    np.testing.assert_array_equal(_bands(pairs[:1], relative=False)["difference"], 0.0)
+    assert _bands(pairs, relative=False)["difference"] == pytest.approx(0.5)
