@@ -40,8 +40,8 @@ class Comparison(Finding):
 
     `horizons` has a row for each model and horizon: `log_score` and `crps` are means over the `rows` whose forecast of that
     horizon all models have, the others as in `table`, but means too. Their standard errors allow for forecasts that overlap.
-    `pointwise` holds the log score one row ahead (rows, models); rows in which a model has none (NaN) are left out of the rest.
-    `foreseeing` names the models whose agents know what supply comes: benchmarks, not forecasts.
+    `pointwise` holds the log score one row ahead (rows, models), of the rows where all have one; `unscored` says in how many
+    rows that were seen a fit has none. `foreseeing` names the models whose agents know what supply comes: benchmarks.
     """
 
     table: pd.DataFrame
@@ -49,7 +49,8 @@ class Comparison(Finding):
     horizons: pd.DataFrame
     target: str
     exact: bool
-    foreseeing: tuple[str, ...] = ()
+    foreseeing: tuple[str, ...]
+    unscored: dict[str, int]
 
     name: ClassVar[str] = "compare"
 
@@ -106,8 +107,10 @@ def compare(
             scored[name] = baselines.rolling_scores(name, first.data, target, starts, ends, horizon, rng)
     horizons = _by_horizon(scored)
     pointwise = pd.DataFrame({name: scores.log_score[:, 0] for name, scores in scored.items()}, index=first.data.index)
-    pointwise = pointwise.iloc[starts[0] :].dropna(how="all")  # without rows in which nothing was seen
-    table = _summary(pointwise.dropna(), horizons.xs(1, level="horizon"))
+    seen = pointwise.iloc[starts[0] :][np.isfinite(np.asarray(first.observed)[starts[0] :, 0])]
+    unscored = {name: int(count) for name, count in seen[list(problems)].isna().sum().items() if count}
+    pointwise = pointwise.dropna()  # naive forecasts need the row before
+    table = _summary(pointwise, horizons.xs(1, level="horizon"))
     table[["one_step", "loo", "loo_se", "pareto_k"]] = np.nan
     for name, (problem, tree) in fits.items():
         table.loc[name, "one_step"] = float(_mean_log(tree["one_step_ahead"]["log_density"]).mean(skipna=True))
@@ -117,7 +120,7 @@ def compare(
         table.loc[name, ["loo", "loo_se"]] = float(left.elpd), float(left.se)
         table.loc[name, "pareto_k"] = float(np.mean(~(left.pareto_k.to_numpy() <= RELIABLE)))
     foreseeing = tuple(name for name, problem in problems.items() if problem.observation.foresees)
-    return Comparison(table, pointwise, horizons, target, exact, foreseeing)
+    return Comparison(table, pointwise, horizons, target, exact, foreseeing, unscored)
 
 
 def _score(job) -> Scores:
@@ -178,7 +181,7 @@ def _mean_log(log_density):
 
 
 def _in_words(found: Comparison) -> str:
-    table, rows = found.table, len(found.pointwise.dropna())
+    table, rows = found.table, len(found.pointwise)
     best, others = table.index[0], table.index[1:]
     close = [name for name in others if abs(table.loc[name, "difference"]) < _APART * table.loc[name, "se"]]
     worse = [name for name in others if name not in close]
@@ -194,9 +197,8 @@ def _in_words(found: Comparison) -> str:
         text += f" Differences in the mean log score below {least:.2g} cannot be seen in so many rows."
     if found.foreseeing:
         text += f" Told of supply in advance, and so no forecast but a benchmark: {', '.join(map(repr, found.foreseeing))}."
-    for name, missing in found.pointwise.isna().sum().items():
-        if missing:
-            text += f" {name!r} has no density in {missing} rows, which are left out: check its fit with walras check."
+    for name, rows in found.unscored.items():
+        text += f" {name!r} has no density in {rows} rows, which are left out: check its fit with walras check."
     return text
 
 

@@ -277,13 +277,14 @@ def test_a_comparison_is_kept_and_told(compared, tmp_path):
     plt.close(figure)
 
 
-def test_rows_without_a_density_are_told(compared):
+def test_what_a_score_leaves_out_is_told(fitted, exact, compared):
     assert "no density" not in compared.text and "benchmark" not in compared.text
     assert "no forecast but a benchmark: 'level'" in replace(compared, foreseeing=("level",)).text
-    pointwise = compared.pointwise.copy()
-    pointwise.iloc[2:4, pointwise.columns.get_loc("level")] = np.nan
-    told = replace(compared, pointwise=pointwise).text
-    assert "Over the last 10 scored rows" in told and "'level' has no density in 2 rows" in told
+    partial = exact.log_score.copy()
+    partial[20:22] = np.nan
+    told = compare({"level": fitted}, key=jax.random.key(2), horizon=3, rolling={"level": exact._replace(log_score=partial)})
+    assert told.unscored == {"level": 2} and "Over the last 10 scored rows" in told.text
+    assert "'level' has no density in 2 rows" in told.text
 
 
 @pytest.mark.parametrize(

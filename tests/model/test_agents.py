@@ -82,7 +82,7 @@ def test_agents_stay_inside_a_barrier_that_the_mean_approaches():
 
 @pytest.mark.parametrize(
     "population",
-    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("few", "many")), "in no order, and half of them nobody"],
+    ["few", *(pytest.param(name, marks=pytest.mark.slow) for name in ("many", "in no order, and half of them nobody"))],
 )
 def test_substeps_are_chosen_for_the_accuracy(population):
     """Against the closed form, which is exact in time; of many agents from a sample of them."""
