@@ -4,17 +4,15 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from walras.calibrate.reporting.numbers import percent
 from walras.calibrate.reporting.plots import WIDTH
-from walras.calibrate.reporting.style import ALERT, INK, MIDDLE, POSTERIOR, RULE, styled
+from walras.calibrate.reporting.style import ALERT, INK, MIDDLE, POSTERIOR, RULE, SIGNS, styled
 
 if TYPE_CHECKING:
     from walras.calibrate.identifiability.identification import Identification
 
-_LOADINGS = LinearSegmentedColormap.from_list("loadings", [ALERT, "#ffffff", POSTERIOR])
 _ROW = 0.26  # inches
 _WRITTEN = 12  # parameters beside which numbers still fit into the cells of a map
 
@@ -44,7 +42,7 @@ def plot_directions(found: "Identification") -> Figure:
     moved = (found.loadings.abs() > 0.05).any()
     loadings = found.loadings.loc[:, moved]
     figure, ax = plt.subplots(figsize=(min(WIDTH, 2.5 + 1.2 * loadings.shape[1]), 1.3 + _ROW * len(loadings)))
-    ax.pcolormesh(loadings.to_numpy(), cmap=_LOADINGS, vmin=-1.0, vmax=1.0, edgecolors="white", linewidth=1.5)
+    ax.pcolormesh(loadings.to_numpy(), cmap=SIGNS, vmin=-1.0, vmax=1.0, edgecolors="white", linewidth=1.5)
     if loadings.shape[1] <= _WRITTEN:
         for (row, column), value in np.ndenumerate(loadings.to_numpy()):
             if abs(value) > 0.05:

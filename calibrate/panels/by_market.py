@@ -15,6 +15,7 @@ from walras.calibrate.panels.judging import report_of
 
 _TAIL = 5.0  # percent on either side of the intervals in tables
 _NAMED = 5  # markets that a sentence names
+_TABLED = 50  # markets in a table of a page
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class ByMarket(Finding):
         from walras.calibrate.panels.pictures import plot_markets  # matplotlib is loaded only when a page is made
 
         told = [("Markets, each by itself", self.text, plot_markets(self.summary))]
+        means = self.summary.pivot_table("mean", "market", "parameter", sort=False)
+        shown = f"Of the first {_TABLED} markets; " if len(means) > _TABLED else ""
+        told.append(("Posterior means", [f"{shown}summary.csv has intervals too.".capitalize(), means.head(_TABLED)]))
         doubtful = self.checks[self.checks["verdict"] == "fail"]
         if len(doubtful):
             told.append(("Markets whose fits fail", doubtful))

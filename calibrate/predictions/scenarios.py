@@ -110,10 +110,10 @@ def scenario(
     count = len(next(iter(values.values())))
     order: list[str] = []
     found = over_draws(_paired(problem, intervention, order), values, jax.random.split(key, count))
+    _require_allowed(problem, found["changed"])
     used = ~found["failed"] & np.all([np.isfinite(f) for f in found["figures"].values()], axis=(0, 2))
     if not used.any():
         raise CalibrationError(f"no draw has an equilibrium with {_in_words(changes)}: make a smaller change")
-    _require_allowed(problem, found["changed"])
     return Scenario(
         label=_slug(changes) if label is None else _safe(label),
         changes={name: _spoken(change) for name, change in changes.items()},

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
+from matplotlib.colors import LinearSegmentedColormap
 
 from walras.model.price_formation import pictures
 from walras.model.price_formation.pictures import COLOURS, INK, RULE, SOFT
@@ -22,6 +23,7 @@ __all__ = [
     "POSTERIOR",
     "PRIOR",
     "RULE",
+    "SIGNS",
     "SOFT",
     "STYLE",
     "styled",
@@ -30,6 +32,7 @@ __all__ = [
 
 POSTERIOR, PALE, MIDDLE = "#1f6f8b", "#cfe3ea", "#8fbfcf"
 PRIOR, ALERT = "#9aa3ad", "#c4472f"
+SIGNS = LinearSegmentedColormap.from_list("signs", [ALERT, "#ffffff", POSTERIOR])  # as bars: below zero, zero, above
 
 STYLE: dict[Any, Any] = {
     **pictures.STYLE,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from walras.calibrate.reporting.numbers import number, tick
-from walras.calibrate.reporting.style import ALERT, INK, MIDDLE, PALE, POSTERIOR, RULE, styled
+from walras.calibrate.reporting.style import ALERT, INK, MIDDLE, PALE, POSTERIOR, RULE, SIGNS, styled
 from walras.calibrate.sensitivities.local import PRIOR_SDS, SPREADS, wide
 
 _WIDTH = 10.0  # inches
@@ -17,7 +17,6 @@ _COLUMNS = 3
 _BARS = 8  # parameters of an output that are drawn
 _NEGLIGIBLE = 0.01  # relative to the strongest
 _REACH = 3.0  # of an axis, relative to the longest bar
-_DIVERGING = "RdBu_r"
 _WRITTEN = 90  # cells of a table whose numbers can be read
 
 
@@ -146,7 +145,7 @@ def plot_heat(values: pd.DataFrame) -> Figure:
     size = values.shape
     figure, ax = plt.subplots(figsize=(min(_WIDTH, 3.2 + 0.75 * size[1]), 1.6 + 0.32 * size[0]), layout="constrained")
     limit = float(np.nanmax(np.abs(values.to_numpy()), initial=0.0)) or 1.0
-    image = ax.imshow(values.to_numpy(float), cmap=_DIVERGING, norm=CenteredNorm(0.0, limit), aspect="auto")
+    image = ax.imshow(values.to_numpy(float), cmap=SIGNS, norm=CenteredNorm(0.0, limit), aspect="auto")
     ax.set_xticks(range(size[1]), values.columns, rotation=40, ha="right")
     ax.set_yticks(range(size[0]), values.index)
     if values.size <= _WRITTEN:
@@ -165,7 +164,7 @@ def plot_rows(table: pd.DataFrame, output: str) -> Figure:
     parameters, rows = values.index, values.columns
     figure, ax = plt.subplots(figsize=(_WIDTH, 1.4 + 0.35 * len(parameters)), layout="constrained")
     limit = float(np.nanmax(np.abs(values.to_numpy()), initial=0.0)) or 1.0
-    image = ax.imshow(values.to_numpy(float), cmap=_DIVERGING, norm=CenteredNorm(0.0, limit), aspect="auto")
+    image = ax.imshow(values.to_numpy(float), cmap=SIGNS, norm=CenteredNorm(0.0, limit), aspect="auto")
     shown = np.unique(np.linspace(0, len(rows) - 1, min(8, len(rows))).astype(int))
     ax.set_xticks(shown, [_label(rows[i]) for i in shown])
     ax.set_yticks(range(len(parameters)), parameters)
@@ -180,6 +179,8 @@ def _dress_heat(figure: Figure, ax: Axes, image):
         side.set_visible(False)
     bar = figure.colorbar(image, ax=ax, fraction=0.03, pad=0.02, format=FuncFormatter(tick))
     bar.outline.set_visible(False)
+    if np.nanmin(image.get_array(), initial=0.0) >= 0.0:
+        bar.ax.set_ylim(bottom=0.0)  # shares
 
 
 def _label(row) -> str:

@@ -214,7 +214,9 @@ def test_findings_by_market(whole, tmp_path):
     again = ByMarket.load(tmp_path)
     pd.testing.assert_frame_equal(again.summary, found.summary)
     pd.testing.assert_frame_equal(again.checks, found.checks)
-    assert next(section[0] for section in found.story()) == "Markets, each by itself"
+    (first, _, _), (second, (_, means)), *_ = found.story()
+    assert (first, second) == ("Markets, each by itself", "Posterior means")
+    assert means.loc["m3", "level"] == found.summary.loc[("m3", "level"), "mean"]
     assert load(save(tree, tmp_path / "posterior.nc")).identical(tree)
 
 

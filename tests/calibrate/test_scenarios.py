@@ -419,7 +419,7 @@ def test_refusals(stationary, changes, options, told):
 
 def test_changes_without_a_market_are_refused(game):
     assert_refused(lambda: scenario(*game, {"price_noise": "-100"}, key=KEY), ["price_noise would become", "(0, inf)"])
-    assert_refused(lambda: scenario(*game, {"trading_cost": "=-1"}, key=KEY), ["no draw has an equilibrium with", "smaller"])
+    assert_refused(lambda: scenario(*game, {"trading_cost": "=-1"}, key=KEY), ["trading_cost would become -1", "(0, inf)"])
 
 
 def test_refusals_of_families(game, sale):
@@ -448,6 +448,7 @@ def test_draws_without_an_equilibrium_are_counted():
     assert (found.unsolved, found.draws) == (2, 4)
     assert_allclose(found.series.loc["price", "difference"], 0.3, rtol=EXACT)
     assert "2 of 4 draws have no equilibrium" in found.text
+    assert_refused(lambda: scenario(problem, tree, {"cost": "9x"}, key=KEY), ["no draw has an equilibrium with", "smaller"])
 
 
 def test_scenarios_are_kept_apart(game, tmp_path):
