@@ -23,7 +23,6 @@ class Observation(ABC):
     """
 
     targets: ClassVar[tuple[str, ...]]  # the columns that the law describes; scores are of the first
-    foresees: ClassVar[bool] = False  # whether the law of a row uses later rows of what is not a target
 
     def standardised(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The data as every other method wants them, validated; a `Problem` calls this once. As they are by default."""
@@ -45,6 +44,11 @@ class Observation(ABC):
     def covariates(self) -> tuple[str, ...]:
         """The columns that the law takes as given in every row, known in advance of the targets."""
         return ()
+
+    @property
+    def foresees(self) -> bool:
+        """Whether the law of a row uses what was seen in later ones, such as supply that agents foresee."""
+        return False
 
     @property
     def remedies(self) -> Mapping[str, str]:

@@ -65,8 +65,8 @@ class ByMarket(Finding):
 
         told = [("Markets, each by itself", self.text, plot_markets(self.summary))]
         means = self.summary.pivot_table("mean", "market", "parameter", sort=False)
-        shown = f"Of the first {_TABLED} markets; " if len(means) > _TABLED else ""
-        told.append(("Posterior means", [f"{shown}summary.csv has intervals too.".capitalize(), means.head(_TABLED)]))
+        which = f"the first {_TABLED} markets" if len(means) > _TABLED else "each market"
+        told.append(("Posterior means", [f"Of {which}; summary.csv has intervals too.", means.head(_TABLED)]))
         doubtful = self.checks[self.checks["verdict"] == "fail"]
         if len(doubtful):
             told.append(("Markets whose fits fail", doubtful))

@@ -32,7 +32,6 @@ class ForeseenPrices(Prices):
     supply_process: Literal["independent", "wiener", "ornstein_uhlenbeck", "smooth"] = "independent"
 
     targets: ClassVar[tuple[str, ...]] = ("price",)
-    foresees: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -185,6 +184,10 @@ class ForeseenPrices(Prices):
     def dimensions(self):
         variables = "basis" if self.supply_process == "smooth" else "grid"
         return {**super().dimensions(), "supply_standard": [variables], "supply_path": ["grid"]}
+
+    @property
+    def foresees(self):
+        return self.supply != "latent"
 
     @property
     def missing_supply(self):

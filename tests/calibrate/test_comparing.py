@@ -280,6 +280,8 @@ def test_a_comparison_is_kept_and_told(compared, tmp_path):
 def test_what_a_score_leaves_out_is_told(fitted, exact, compared):
     assert "no density" not in compared.text and "benchmark" not in compared.text
     assert "no forecast but a benchmark: 'level'" in replace(compared, foreseeing=("level",)).text
+    known, latent = ForeseenPrices(supply="known"), ForeseenPrices(supply="latent")
+    assert known.foresees and not latent.foresees and not StochasticPrices().foresees
     partial = exact.log_score.copy()
     partial[20:22] = np.nan
     told = compare({"level": fitted}, key=jax.random.key(2), horizon=3, rolling={"level": exact._replace(log_score=partial)})
