@@ -179,7 +179,7 @@ def _dress_heat(figure: Figure, ax: Axes, image):
         side.set_visible(False)
     bar = figure.colorbar(image, ax=ax, fraction=0.03, pad=0.02, format=FuncFormatter(tick))
     bar.outline.set_visible(False)
-    if np.nanmin(image.get_array(), initial=0.0) >= 0.0:
+    if image.get_array().min() >= 0.0:
         bar.ax.set_ylim(bottom=0.0)  # shares
 
 

@@ -131,7 +131,7 @@ draws = 150
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bids")
-    auctions([2] * 40 + [3] * 40, seed=3).reset_index().to_csv(folder / "bids.csv", index=False)
+    auctions([3] * 60, seed=3).reset_index().to_csv(folder / "bids.csv", index=False)
     (folder / "spec.toml").write_text(SPEC)
     spec = Spec.from_toml(folder / "spec.toml")
     problem, sampler = run.build(spec)
@@ -207,6 +207,7 @@ def test_the_better_of_two_reserves_is_the_best(finished):
     assert found.best.loc[2, ("gain", "mean")] == 0.0
 
 
+@pytest.mark.slow
 def test_revenue_above_a_reserve_that_binds():
     """At the old reserve all who bid still do, and pay the second highest of their values; far above it nobody may."""
     truth = {"value_level": 0.3, "value_spread": 0.4, "auction_spread": 0.3}

@@ -241,6 +241,7 @@ def ridged(priors=None):
     return Problem("stationary", series(), observation, priors or {})
 
 
+@pytest.mark.slow
 def test_coordinates_change_where_the_sampler_steps_and_not_what_it_samples():
     """At the same parameters, the sampler's density must be the program's up to one constant (shifts and fixed scales)."""
     made = ridged()

@@ -126,6 +126,7 @@ def hits(markup: float, replications: int) -> np.ndarray:
     return np.mean(covered, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_bands_cover():
     """A 90 % band misses a level in a quarter of 80 markets with probability below 0.0001, by the binomial law.

@@ -104,6 +104,7 @@ def test_draws_of_a_market_do_not_depend_on_the_others(whole):
     assert_allclose(alone["posterior"]["level"].sel(market="m3"), whole["posterior"]["level"].sel(market="m3"), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_priors_follow_the_units_of_each_market():
     """Two markets, one of them in other units: the same draws in those units, by one program. Its priors are data."""
     tables = {"a": prices(1)["m000"]}

@@ -155,7 +155,7 @@ class Killed(Exception):
     """Stands for a process that ends."""
 
 
-@pytest.mark.parametrize("kind", ["MAP", "SMC", *(pytest.param(k, marks=pytest.mark.slow) for k in ("Laplace", "SVI"))])
+@pytest.mark.parametrize("kind", ["MAP", *(pytest.param(k, marks=pytest.mark.slow) for k in ("SMC", "Laplace", "SVI"))])
 def test_a_killed_run_goes_on_to_the_same_draws(kind, tmp_path, monkeypatch):
     made, sampler, key = problem(), TINY[kind], jax.random.key(6)
     whole = sampler.run(made, key)
@@ -266,6 +266,7 @@ def test_hessian_that_is_not_positive():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_pathfinder_starts_near_the_posterior():
     """A start of the prior is 5 and more posterior standard deviations away; a path's point is one of the posterior's own."""

@@ -140,6 +140,7 @@ def test_an_interrupted_run_is_resumed(tmp_path):
         sbc(problem(), TINY, **{**OPTIONS, "replications": 12}, checkpoint=tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_one_by_one_is_as_side_by_side():
     """Vectorised NUTS draws what single runs draw, given the same keys and tables (to rounding, before chaos sets in)."""
     short = NUTS(chains=2, warmup=4, draws=4, chunk=4)

@@ -281,6 +281,7 @@ def test_a_path_reaches_its_rows_and_no_others(stationary):
     assert "learn the path row by row" in found.text
 
 
+@pytest.mark.slow
 def test_covariates_are_not_centred_anew():
     """A column that is larger by one in every row moves prices by its effect, not by nothing."""
     problem, tree = with_draws(Problem("stationary", series(), StochasticPrices(demand=("holiday",))))

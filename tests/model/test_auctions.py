@@ -119,6 +119,7 @@ def test_procurement():
     assert_allclose(beta.bid(0.5), oracle.procurement_bid_by_quadrature(stats.beta(2, 3), 2, 0.5), rtol=QUADRATURE)
 
 
+@pytest.mark.slow
 def test_affiliated_signals():
     common = AffiliatedFirstPriceAuction(lambda x, y: 0.5 * (x + y), oracle.rival_with_common_shock, (0.0, 2.0)).solve()
     signal = jnp.array([0.01, 0.4, 0.99, 1.0, 1.6, 1.99])

@@ -132,6 +132,7 @@ def test_a_domain_that_is_too_small_is_said_so_or_grown():
     assert_allclose(found.costate, exact, atol=1e-6, rtol=0)  # chosen for 1e-8
 
 
+@pytest.mark.slow
 def test_agents_who_go_farther_than_a_band_in_the_first_step():
     """V = 0, so one step is exact; the band that is tried first is too narrow for the pull of the end."""
     market = PriceFormation(1.0, None, Quadratic(100.0), noise=0.02)

@@ -308,6 +308,7 @@ def test_a_surrogate_that_is_not_trained_says_so(monkeypatch):
 # Checkpoints
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_ends_as_if_never_stopped(trained, folder):
     reports = []
     training = replace(TINY, chunk=500)

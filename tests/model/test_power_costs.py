@@ -51,6 +51,7 @@ def test_power_costs_equal_agents_optimised_one_by_one_on_a_tree(power, aversion
     assert np.ptp(oracle.volatility[2]) > 100 * INTERPOLATED  # volatility is random, and is compared through prices
 
 
+@pytest.mark.slow
 def test_continuous_limit_with_power_three_halves():
     found = market(1.5).solve(0.4, 32)
     assert_allclose((found.price0, found.drift0, found.volatility0), (0.5014, 0.7660, 1.0719), atol=PUBLISHED, rtol=0)
@@ -58,6 +59,7 @@ def test_continuous_limit_with_power_three_halves():
     assert found.residual < 1e-4
 
 
+@pytest.mark.slow
 def test_simulated_markets_clear_and_end_at_the_payoff():
     found = market(1.5, supply=4.0).solve(0.4, 16)
     paths = found.simulate(jax.random.key(0), 9)
@@ -76,6 +78,7 @@ def test_paths_that_leave_the_lattice_are_refused():
         found.along(jnp.full((1, 40), np.sqrt(0.4 / 40)))
 
 
+@pytest.mark.slow
 def test_risks_that_do_not_offset_each_other_are_found_under_a_transformation_too():
     def status(second):
         case = TradingCosts(jnp.array([1.0, 2.0]), jnp.array([3.0, second]), 0.01, power=1.5)
@@ -102,6 +105,7 @@ def test_derivatives_equal_differences():
         assert_allclose(mode(outputs)(0.0), differences, rtol=DIFFERENCES, atol=DIFFERENCES * np.max(np.abs(differences)))
 
 
+@pytest.mark.slow
 def test_without_risks_nobody_trades():
     found = market(1.5, risk=0.0).solve(0.4, 8)
     assert_allclose((found.price0, found.drift0, found.volatility0), (0.8 - 0.4 * 2 / 3, 2 / 3, 1.0), rtol=1e-12)

@@ -63,6 +63,7 @@ def test_volatility_does_not_move_the_coefficients():
     assert_allclose(coefficients(calm), coefficients(wild), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_tree_without_foresight_converges_to_the_coefficients():
     """Each midpoint's coefficients are those at the root of a tree that spans the time left; steps 1 … 8."""
     game, counts = tree_oracle.Game(C, HOLDING, TERMINAL), np.arange(1, 9)

@@ -196,6 +196,7 @@ def _mean_price(strength):
     return jnp.mean(market.solve(jnp.array([0.5, -0.8]), initial=jnp.array([0.1, 0.6]), solver=solver).price)
 
 
+@pytest.mark.slow
 def test_gradients_in_a_worker_process():
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         found = pool.submit(in_a_worker, 1.5).result(timeout=300)

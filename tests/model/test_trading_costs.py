@@ -83,7 +83,7 @@ def test_quadratic_costs_equal_agents_optimised_one_by_one_on_a_tree(aversion, r
     assert max(tree.gain(own, i, oracle.price, [r[i] for r in oracle.rates]) for i in range(len(aversion))) < TREE
 
 
-@pytest.mark.parametrize("agents", [2, 3])
+@pytest.mark.parametrize("agents", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_several_assets_equal_agents_optimised_one_by_one_on_a_tree(agents):
     rng = np.random.default_rng(agents)
     aversion, risk = rng.uniform(0.5, 2.0, agents), rng.normal(size=(agents, 2, 2))
@@ -108,6 +108,7 @@ def test_continuous_limit(name):
     assert bool(found.status == Status.solved)
 
 
+@pytest.mark.slow
 def test_the_error_is_of_the_size_of_the_true_one_and_no_smaller():
     case = market([1, 2], [3, -3], 0.01)
     exact = case.solve(0.4, 256)
@@ -194,6 +195,7 @@ def test_simulated_markets_clear_and_end_at_the_payoff():
     assert_allclose(jnp.diff(paths.position, axis=1), paths.rate * 0.5 / 16, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_welfare_is_the_mean_of_the_objective_over_simulated_paths():
     """Four standard errors for three agents: fails by chance once in 5,000 keys."""

@@ -196,6 +196,7 @@ def test_indifferent_agents_share_themselves():
     assert checked.exploitability > 0.05
 
 
+@pytest.mark.slow
 def test_small_noise_tends_to_none():
     supply = sine_supply(200)  # the noiseless game is in discrete time: 4e-6 from the continuous one
     equilibrium = equilibrium_of(0.1 - supply, supply, np.linspace(0.0, 0.9, 40))
@@ -275,6 +276,7 @@ def walls_without_costs(steps):
     return market_of(NOISE, limits=(0.0, 1.0)), equilibrium_of(np.zeros(steps), np.zeros(steps), [STAY], strategy)
 
 
+@pytest.mark.slow
 def test_walls_without_other_costs_are_conditioned_noise():
     steps = 64
     checked = verify(*walls_without_costs(steps))
@@ -310,6 +312,7 @@ def rates_by_matrix_exponentials(price, nodes=300):
     return np.diff(mean) * steps
 
 
+@pytest.mark.slow
 def test_walls_and_a_rough_supply_agree_with_matrix_exponentials():
     # ϖ jumps with supply and p̄ = ϖ + cQ is constant, so that no interpolation enters.
     supply = np.random.default_rng(3).normal(0, 0.5, 8)
