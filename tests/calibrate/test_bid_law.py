@@ -160,7 +160,7 @@ def test_density_above_a_reserve(bids):
     assert_allclose(log_prob(law, jnp.asarray(bids)[:, None]), expected, atol=5 * LIKELIHOOD)
 
 
-@pytest.mark.parametrize("reserve", [False, True])
+@pytest.mark.parametrize("reserve", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_one_step_ahead_densities_are_the_joint_density(reserve):
     sizes = [2, 5, 2, 3]
     law = law_of(sizes, reserve=reserve)
@@ -203,7 +203,7 @@ def test_simulated_bids_follow_the_law(reserve):
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("reserve", [False, True])
+@pytest.mark.parametrize("reserve", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_next_bids_are_drawn_from_their_law(reserve):
     law = law_of([3, 3], reserve=reserve)
     bids = sample(law, jax.random.key(5))

@@ -97,6 +97,7 @@ def test_draws_do_not_depend_on_who_computes(whole, executor):
     assert tree.identical(whole)
 
 
+@pytest.mark.slow
 def test_draws_of_a_market_do_not_depend_on_the_others(whole):
     """Its key follows from its name: up to the rounding of another program."""
     tables = noise(5, [8, 8, 5, 8, 5])

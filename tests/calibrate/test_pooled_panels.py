@@ -132,7 +132,7 @@ def hierarchical(tables):
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("centred", [(), ("level",)], ids=["standardised", "centred"])
+@pytest.mark.parametrize("centred", [(), pytest.param(("level",), marks=pytest.mark.slow)], ids=["standardised", "centred"])
 def test_hierarchy_against_the_exact_posterior(centred):
     """Means and sds against a grid. False-alarm rate: 22 z-scores at 4.5 standard errors, about 2e-4."""
     tables = levels(9, rows=[3, 3, 3, 6, 6, 6, 20, 20, 20])

@@ -153,6 +153,7 @@ def test_one_by_one_is_as_side_by_side():
         np.testing.assert_allclose(together.values[name][1:2], array, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_start_outside_the_posterior_is_a_failure():
     """Chains that start where there is no equilibrium have no ranks, and the others are judged without them."""
     floored = problem(floor=PRIOR_MEAN)

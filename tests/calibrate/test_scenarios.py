@@ -356,6 +356,7 @@ def sale():
     return with_draws(Problem("first_price_auction", auctions([2, 3] * 4), Bids(shifters=("volume",)), priors), draws=4)
 
 
+@pytest.mark.slow
 def test_auctions_earn_what_revenue_says(sale):
     """By number of bidders, at a reserve, and with one bidder more."""
     curve = revenue(*sale, reserves=[0.0, 2.0], bidders=[2, 3, 4]).curve["revenue"]

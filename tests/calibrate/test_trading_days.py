@@ -79,6 +79,7 @@ def test_pooling_chooses_what_is_inferred():
     assert not {"price_level_spread", "price_level_by_day"} & sampled(by_day=())
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_fit_recovers_the_levels_of_days():
     """Simulated from the prior and fitted. False-alarm rate: 4 standard deviations on 8 posteriors, about 1e-3."""

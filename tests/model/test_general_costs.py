@@ -27,7 +27,7 @@ HONEST = 0.2
 POPULATION = (np.arange(400) + 0.5) / 400
 WELL = DoubleWell(50.0, 0.25, 0.75)
 CASES = {1: (None, Quadratic(10.0)), 2: (Quadratic(10.0), None)}
-STEPS = (8, 16, 32)
+STEPS = (16, 32)
 
 
 def sine_price(case, steps, first=0.5):

@@ -429,6 +429,7 @@ def of_surrogate(surrogate):
     return with_slopes(lambda case: figures(surrogate(case)))
 
 
+@pytest.mark.slow
 def test_a_surrogate_and_its_derivatives_are_close_to_the_recursion_at_costs_it_was_not_given(of_surrogate):
     found, slopes = of_surrogate(COSTS)
     wanted, wanted_slopes = of_recursion(COSTS)

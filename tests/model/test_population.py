@@ -296,6 +296,7 @@ def test_costs_of_two_assets_along_straight_lines(two_assets):
     assert_allclose(found.terminal, 0.5 * np.mean(np.sum(own[-1] ** 2, axis=1)), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_in_transformations():
     def total(noise):
         market = PriceFormation(1.0, terminal=DoubleWell(50.0, 0.25, 0.75), noise=noise)

@@ -92,6 +92,7 @@ def test_risks_that_do_not_offset_each_other_are_found_under_a_transformation_to
     assert bool(settled == Status.solved)
 
 
+@pytest.mark.slow
 def test_derivatives_equal_differences():
     @jax.jit
     def outputs(theta):

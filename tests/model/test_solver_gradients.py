@@ -166,6 +166,7 @@ COSTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_parameters_within_any_callable(noise):
     solver = Diffusion(points=80, domain=(-3.0, 3.0), substeps=1, tolerance=TIGHT) if noise else Agents(tolerance=TIGHT)

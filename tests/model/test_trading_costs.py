@@ -67,7 +67,12 @@ def compare_with_tree(equilibrium, oracle, oracle_market):
 
 @pytest.mark.parametrize(
     ("aversion", "risk", "steps"),
-    [([1, 2], [3, -3], 5), ([1, 2, 3], [2, -1, -1], 4), ([1, 2, 3], [2, -1, 0.5], 4), ([0.5, 4], [1, 1], 4)],
+    [
+        pytest.param([1, 2], [3, -3], 5, marks=pytest.mark.slow),
+        ([1, 2, 3], [2, -1, -1], 4),
+        ([1, 2, 3], [2, -1, 0.5], 4),
+        pytest.param([0.5, 4], [1, 1], 4, marks=pytest.mark.slow),
+    ],
     ids=["two agents", "three agents", "a risk that nobody can share", "only such risks"],
 )
 def test_quadratic_costs_equal_agents_optimised_one_by_one_on_a_tree(aversion, risk, steps):

@@ -53,6 +53,7 @@ def test_price_of_the_third_case(third_case, continuum):
     assert np.max(np.abs(limit.costate - continuum[0])) < float(limit.error) < 10 * REACH
 
 
+@pytest.mark.slow
 def test_split_of_the_third_case(third_case, continuum):
     """The start from which the global best response to the limit's price goes to the other well."""
     market, limit = third_case
