@@ -179,8 +179,8 @@ def _dress_heat(figure: Figure, ax: Axes, image):
         side.set_visible(False)
     bar = figure.colorbar(image, ax=ax, fraction=0.03, pad=0.02, format=FuncFormatter(tick))
     bar.outline.set_visible(False)
-    if image.get_array().min() >= 0.0:
-        bar.ax.set_ylim(bottom=0.0)  # shares
+    # Colours are centred at zero, but shares are hardly below it. Cells may all be empty.
+    bar.ax.set_ylim(bottom=min(0.0, float(np.ma.filled(image.get_array().min(), 0.0))))
 
 
 def _label(row) -> str:
