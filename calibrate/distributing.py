@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import jax
 
-from walras.calibrate.errors import CalibrationError
+from walras.calibrate.errors import CalibrationError, require_whole
 
 LOCAL = "local"
 # What a piece may lose to workers that die before its own computation is blamed, and the run ends.
@@ -33,8 +33,7 @@ def scheduler(address: str | None = LOCAL, workers: int = 2, *, timeout: float =
     if address is None:
         yield None
         return
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise CalibrationError(f"workers is {workers!r}: give a whole number of at least 1")
+    require_whole(workers=(workers, 1))
     try:
         from dask import config
         from distributed import Client, LocalCluster

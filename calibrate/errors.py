@@ -1,4 +1,4 @@
-"""Errors of calibration, and the check for double precision."""
+"""Errors of calibration, and the checks that every part needs."""
 
 import jax
 
@@ -16,3 +16,10 @@ def require_double_precision():
             "JAX is in single precision (jax_enable_x64 is False), which loses the posterior's curvature: add "
             'jax.config.update("jax_enable_x64", True) before the first computation'
         )
+
+
+def require_whole(**numbers: tuple[object, int]):
+    """Raise unless each number, given with the lowest value it may have, is a whole number of at least that."""
+    for name, (value, lowest) in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise CalibrationError(f"{name} is {value!r}: give a whole number of at least {lowest}")

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from walras.calibrate.compiling import quickly
-from walras.calibrate.errors import CalibrationError
+from walras.calibrate.errors import CalibrationError, require_whole
 from walras.calibrate.law import log_densities
 from walras.calibrate.predictions.predictive import law_at
 from walras.calibrate.problem import Problem
@@ -35,8 +35,7 @@ class Scores(NamedTuple):
 
 def origins_of(rows: int, origins: int, share: float) -> tuple[list[int], list[int]]:
     """The first row of each of `origins` blocks that cover the last `share` of the rows, and the row after each."""
-    if isinstance(origins, bool) or not isinstance(origins, int) or origins < 1:
-        raise CalibrationError(f"origins is {origins!r}: give a whole number of at least 1")
+    require_whole(origins=(origins, 1))
     if not 0.0 < share < 1.0:
         raise CalibrationError(f"share is {share!r}: give the share of the rows to forecast, between 0 and 1")
     first = round(rows * (1.0 - share))

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.stats
 import xarray as xr
 
-from walras.calibrate.errors import CalibrationError
+from walras.calibrate.errors import CalibrationError, require_whole
 from walras.calibrate.finding import Finding
 from walras.calibrate.identifiability.directions import Coordinate, Spectrum, in_words, involved
 from walras.calibrate.identifiability.information import information_roots, prior_points, started, transform_of, unconstrained
@@ -193,9 +193,7 @@ def _contraction(expected, described) -> pd.DataFrame:
 def _check(problem, points, draws, tables, tree):
     if not problem.sampled:
         raise CalibrationError("priors fix every parameter: give at least one of them a Prior")
-    for name, value, least in (("points", points, _LEAST_POINTS), ("draws", draws, 1), ("tables", tables, _LEAST_TABLES)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise CalibrationError(f"{name} is {value!r}: give a whole number of at least {least}")
+    require_whole(points=(points, _LEAST_POINTS), draws=(draws, 1), tables=(tables, _LEAST_TABLES))
     if tree is not None:
         require_same(problem, tree)
 

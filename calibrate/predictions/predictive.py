@@ -8,7 +8,7 @@ import xarray as xr
 from numpyro import handlers
 
 from walras.calibrate.compiling import quickly, remember
-from walras.calibrate.errors import CalibrationError
+from walras.calibrate.errors import CalibrationError, require_whole
 from walras.calibrate.law import Law, log_densities
 from walras.calibrate.problem import Problem, solved
 from walras.calibrate.tree import observed_columns, to_tree
@@ -96,9 +96,8 @@ def latent_values(problem: Problem, tree: xr.DataTree) -> dict[str, np.ndarray]:
 
 
 def _require_count(**counts):
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-            raise CalibrationError(f"{name} is {count!r}: give a whole number of at least 1")
+    """Raise unless each is a whole number, of Python or NumPy, of at least 1."""
+    require_whole(**{name: (count.item() if isinstance(count, np.integer) else count, 1) for name, count in counts.items()})
 
 
 def thinned(values: dict, draws: int | None) -> dict:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from walras.calibrate import errors
 from walras.calibrate.checkpoints import Checkpoints
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.problem import Problem
@@ -99,7 +100,5 @@ def require_between(low: float, high: float, **options: object):
 
 
 def require_whole(**options: tuple[object, int]):
-    """Raise unless each option, given with the lowest value it may have, is a whole number of at least that."""
-    for name, (value, lowest) in options.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise CalibrationError(f"sampler {name} is {value!r}: give a whole number of at least {lowest}")
+    """`errors.require_whole` of options of a sampler."""
+    errors.require_whole(**{f"sampler {name}": option for name, option in options.items()})

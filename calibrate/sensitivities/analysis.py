@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from walras.calibrate.errors import CalibrationError
+from walras.calibrate.errors import CalibrationError, require_whole
 from walras.calibrate.finding import Finding
 from walras.calibrate.predictions.predictive import require_same
 from walras.calibrate.problem import Problem
@@ -97,8 +97,7 @@ def sensitivity(
     Morris of dependent parameters, a missing SALib, and when more than 5 % of a design's points have no equilibrium.
     """
     asked = _methods(problem, tree, methods)
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-        raise CalibrationError(f"samples is {samples!r}: give a whole number of at least 2")
+    require_whole(samples=(samples, 2))
     study = _study(problem, tree, key, outputs, draws, executor, "local" in asked)
     keys = dict(zip(METHODS, jax.random.split(jax.random.fold_in(key, 1), len(METHODS)), strict=True))
     tables: dict = dict.fromkeys(("local", "paths", "sobol", "pairs", "morris", "shapley"))
@@ -189,8 +188,7 @@ class _Study:
 def _study(problem, tree, key, outputs, draws, executor, derivatives) -> _Study:
     if not problem.sampled:
         raise CalibrationError("no parameter has a prior: there is nothing whose change could be followed")
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 10:
-        raise CalibrationError(f"draws is {draws!r}: give a whole number of at least 10")
+    require_whole(draws=(draws, 10))
     space = space_of(problem, tree, key)
     own, kept = (tuple(outputs.items()), ()) if isinstance(outputs, Mapping) else ((), _names(outputs))
     forward = Forward(problem, tuple(space.shapes.items()), own, kept, executor)

@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 
-from walras.calibrate.errors import CalibrationError
+from walras.calibrate.errors import CalibrationError, require_whole
 
 type Outputs = dict[str, np.ndarray]
 type Function = Callable[[Float[np.ndarray, "points parameters"]], Outputs]
@@ -70,7 +70,7 @@ def morris(
 
     Morris (1991); Campolongo et al. (2007). Raises `CalibrationError` as `sobol` does.
     """
-    _at_least_two("trajectories", trajectories)
+    require_whole(trajectories=(trajectories, 2))
     salib, space, seed = library(), _space(quantiles, _INNER), _seed(key)
     points = salib.morris_sample.sample(space, trajectories, num_levels=_LEVELS, seed=seed)
     outputs = function(_through(quantiles, points))
@@ -104,7 +104,7 @@ def shapley(
     of a triangular (Rosenblatt) transformation in which the parameters still to be replaced come first: replacing some then
     draws them given the others, as Song, Nelson and Staum (2016) ask. Raises `CalibrationError` as `sobol` does.
     """
-    _at_least_two("trajectories", trajectories)
+    require_whole(trajectories=(trajectories, 2))
     salib, space, seed = library(), _space(quantiles), _seed(key)
     points = salib.shapley_sample.sample(space, trajectories, seed=seed)
     dependent = points if correlation is None else _dependent(points, np.asarray(correlation, float))
@@ -207,11 +207,6 @@ def _space(quantiles: Quantiles, bounds=(0.0, 1.0)) -> dict:
 
 def _seed(key: jax.Array) -> int:
     return int(jax.random.randint(key, (), 1, 2**31 - 1))  # SALib takes 0 for none
-
-
-def _at_least_two(what: str, number: int):
-    if isinstance(number, bool) or not isinstance(number, int) or number < 2:
-        raise CalibrationError(f"{what} is {number!r}: give a whole number of at least 2")
 
 
 def library() -> SimpleNamespace:

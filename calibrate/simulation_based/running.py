@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from walras.calibrate.checkpoints import Checkpoints
-from walras.calibrate.errors import CalibrationError
+from walras.calibrate.errors import CalibrationError, require_whole
 from walras.calibrate.executing import each
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import NUTS, Sampler, Target
@@ -116,9 +116,6 @@ def bar(console: Console | None = None) -> Bar:
 
 
 def _check(replications, draws, level, batch):
-    wholes = {"replications": (replications, 10), "draws": (draws, 9), "batch": (1 if batch is None else batch, 1)}
-    for name, (value, lowest) in wholes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise CalibrationError(f"{name} is {value!r}: give a whole number of at least {lowest}")
+    require_whole(replications=(replications, 10), draws=(draws, 9), batch=(1 if batch is None else batch, 1))
     if not isinstance(level, int | float) or not 0.0 < level < 1.0:
         raise CalibrationError(f"level is {level!r}: give a number between 0 and 1")
