@@ -21,7 +21,7 @@ from walras.calibrate.identifiability.identification import Identification
 from walras.calibrate.panels.panel import Panel
 from walras.calibrate.panels.pooled import Markets
 from walras.calibrate.predictions.forecasting import Forecast
-from walras.calibrate.predictions.predictive import forecast, posterior_predictive
+from walras.calibrate.predictions.predictive import forecast, posterior_predictive, unforecastable
 from walras.calibrate.predictions.scenarios import Scenario
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import MAP, NUTS, SMC, SVI, Laplace, Sampler
@@ -206,8 +206,8 @@ def predict(path: Path, spec: Spec, problem: Problem, tree: xr.DataTree, draws: 
     market can be forecast.
     """
     extended = posterior_predictive(problem, tree, key=key_of(spec, 1), draws=draws)
-    table = one_step_table(tree)
-    if problem.registered is None or not problem.registered.finite:
+    table = one_step_table(problem, tree)
+    if not unforecastable(problem):
         ahead = forecast(problem, tree, key=key_of(spec, 2))[problem.observation.targets[0]]
         values = ahead.to_numpy().reshape(-1, ahead.sizes["time"]).T
         table = pd.concat([table, pd.DataFrame(_quantiles(values), index=pd.Index(ahead["time"], name=table.index.name))])
@@ -216,12 +216,10 @@ def predict(path: Path, spec: Spec, problem: Problem, tree: xr.DataTree, draws: 
     return table
 
 
-def one_step_table(tree: xr.DataTree) -> pd.DataFrame:
-    """Mean and quantiles of each row's one-step-ahead predictive law."""
-    simulated = tree["one_step_ahead"]["simulated"]
-    rows = simulated.dims[-1]
-    table = pd.DataFrame(_quantiles(simulated.to_numpy().reshape(-1, simulated.sizes[rows]).T))
-    return table.set_index(pd.Index(simulated[rows], name=rows))
+def one_step_table(problem: Problem, tree: xr.DataTree) -> pd.DataFrame:
+    """Mean and quantiles of each row's one-step-ahead predictive law, by the keys of the data's rows."""
+    simulated = tree["one_step_ahead"]["simulated"].to_numpy()
+    return pd.DataFrame(_quantiles(simulated.reshape(-1, simulated.shape[-1]).T), index=problem.data.index)
 
 
 def _quantiles(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,9 +1,7 @@
 """Runs as DataTrees: assembling ArviZ's groups, saving and loading."""
 
 import json
-import os
 import platform
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from walras.calibrate.errors import CalibrationError
 from walras.calibrate.prior import Prior
 from walras.calibrate.problem import Problem
 from walras.calibrate.samplers import Draws, Sampler
+from walras.calibrate.writing import whole
 
 PACKAGES = ("walras", "jax", "numpyro", "arviz", "blackjax", "optax", "xarray", "pandas")
 _AHEAD = ("log_density", "probability", "simulated")
@@ -129,20 +128,13 @@ def priors(tree: xr.DataTree) -> dict[str, Prior | float]:
 def save(tree: xr.DataTree, path: str | Path) -> Path:
     """Write a tree as NetCDF, whole or not at all. Raises `CalibrationError` when the folder cannot be written."""
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     # With checksums: what is damaged later is refused, and not taken for draws.
     encoding = {
         node.path: {name: {"fletcher32": True} for name, array in node.data_vars.items() if array.ndim and array.size}
         for node in tree.subtree
     }
-    try:
-        tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-        temporary.replace(path)
-    except OSError as error:
-        raise CalibrationError(f"{path} cannot be written ({error.strerror or error}): choose another folder") from error
-    finally:
-        with suppress(OSError):  # it is gone where all went well, and never was in what is no folder
-            temporary.unlink()
+    with whole(path) as file:
+        tree.to_netcdf(file, engine="h5netcdf", encoding=encoding)
     return path
 
 

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from walras.model.formula import Formula
+
 
 class Quadratic(eqx.Module):
     """The cost x ↦ ½ strength (x − centre)², or ½ (x − centre)ᵀ strength (x − centre) for several assets.
@@ -60,8 +62,11 @@ def as_function(cost, assets: int | None, dtype):
     """The cost as a function of one agent's position; no cost is the constant zero.
 
     Parameters of ready-made costs become arrays: numbers would be constants of a program that is compiled for each value.
+    Functions become formulas.
     """
     cost = Quadratic(0.0) if cost is None else cost
+    if not isinstance(cost, eqx.Module):
+        return Formula.of(cost, jnp.zeros(() if assets is None else (assets,), dtype))
     if not isinstance(cost, Quadratic | DoubleWell | Barrier):
         return cost
     if assets is not None and isinstance(cost, Quadratic) and jnp.ndim(cost.strength) == 0:

@@ -208,15 +208,20 @@ def forecast(
     )
 
 
+def unforecastable(problem: Problem) -> str | None:
+    """Why nothing can be forecast from the problem's rows; None where they can be continued."""
+    if problem.data.index.nlevels > 1:
+        return "data are not one series: forecasting needs rows ordered in time"
+    if problem.registered is not None and problem.registered.finite:
+        return f"market {problem.market!r} is one finite game that ends with its data: forecast with the stationary market"
+    return None
+
+
 def extended_by(problem: Problem, future: pd.DataFrame | None, periods: int | None = None) -> tuple[Problem, int]:
     """The problem with rows to be forecast, and their number. Raises `CalibrationError` where nothing can be forecast."""
     data = problem.data
-    if data.index.nlevels > 1:
-        raise CalibrationError("data are not one series: forecasting needs rows ordered in time")
-    if problem.registered is not None and problem.registered.finite:
-        raise CalibrationError(
-            f"market {problem.market!r} is one finite game that ends with its data: forecast with the stationary market"
-        )
+    if refusal := unforecastable(problem):
+        raise CalibrationError(refusal)
     if future is not None and periods is not None:
         raise CalibrationError(f"periods is {periods}, and future has rows of its own: give one of them")
     future = pd.DataFrame(index=_next_times(data.index, 1 if periods is None else periods)) if future is None else future

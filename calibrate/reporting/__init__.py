@@ -1,6 +1,5 @@
 """A fit as one page: `report` writes it, `walras.calibrate.reporting.plots` has its pictures for notebooks."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import xarray as xr
 from walras.calibrate.errors import CalibrationError
 from walras.calibrate.predictions.predictive import require_same
 from walras.calibrate.problem import Problem
-from walras.calibrate.writing import write_whole
+from walras.calibrate.writing import whole
 
 if TYPE_CHECKING:
     from walras.calibrate.comparisons.comparing import Comparison
@@ -57,21 +56,8 @@ def report_findings(findings: "Sequence[Finding]", path: str | Path, *, title: s
 
 def _written(path: str | Path, render: Callable[[], str]) -> Path:
     path = Path(path)
-    temporary = _reserve(path)
-    try:
-        write_whole(path, render())
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def _reserve(path: Path) -> Path:
-    """An empty file beside `path`, made before anything is computed so that a wrong path costs no time."""
     if path.exists() and not path.is_file():
         raise CalibrationError(f"{path} is not a file and is left as it is: give the name of a file, such as report.html")
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-    except OSError as error:
-        raise CalibrationError(f"{path} cannot be written ({error.strerror}): choose another folder") from error
-    return temporary
+    with whole(path) as file:
+        file.write_text(render(), encoding="utf-8")
+    return path

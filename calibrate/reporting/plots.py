@@ -42,6 +42,7 @@ def plot_fit(problem: Problem, tree: xr.DataTree, ax: Axes | None = None, rows: 
     ax.plot(places[~outside], observed[rows][~outside], color=INK, label="observed", **dot)
     if outside.any():
         ax.plot(places[outside], observed[rows][outside], color=ALERT, label="observed, outside the 90 % band", **dot)
+    _part(ax, problem.data.index[rows], places)
     _finish(ax, _index_label(problem), _with_unit(problem, name))
     return ax
 
@@ -261,6 +262,19 @@ def _steps(places, low, high):
     parted = np.append(between > 1.5 * usual, True)
     low, high = (np.stack([v, v, np.where(parted, np.nan, v)], 1).ravel() for v in (low, high))
     return x, low, high
+
+
+def _part(ax, index, places):
+    """Lines between the markets of a panel, and their names where these have room."""
+    if "market" not in index.names:
+        return
+    names = index.get_level_values("market")
+    first = np.flatnonzero(names[1:] != names[:-1]) + 1
+    for place in first:
+        ax.axvline(places[place] - 0.5, color=RULE, linewidth=0.8, zorder=0)
+    ends = np.array([0, *first, len(names)])
+    if ends.size - 1 <= _PANELS:
+        ax.set_xticks((places[ends[:-1]] + places[ends[1:] - 1]) / 2, names[ends[:-1]])
 
 
 def _finish(ax, xlabel, ylabel):

@@ -7,7 +7,6 @@ Agent i's cost with multipliers λ, on the time grid of the dual, is
 Its minimum is found by Newton's method on the block-tridiagonal optimality system, all agents at once.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -56,22 +55,16 @@ class Agents(eqx.Module):
         """The equilibrium; `PriceFormation.solve` calls this."""
         require_double_precision()
         if self.substeps is not None or is_traced(game):
-            return self._solve(game, self.substeps or 1)
+            return _solve(game, self.substeps or 1, self.tolerance)
         few = _sample(game)
         most = max(min(_MOST_POSITIONS // game.initial.size, _MOST_STEPS) // game.steps, 1)
-        sampled = on_chosen_substeps(lambda substeps, _: self._solve(few, substeps), self.accuracy, most)
+        sampled = on_chosen_substeps(lambda substeps, _: _solve(few, substeps, self.tolerance), self.accuracy, most)
         if few is game:
             return sampled
-        found = self._solve(game, sampled.substeps)
+        found = _solve(game, sampled.substeps, self.tolerance)
         # The sample says whether those steps do.
         status = first_failure((found.status != Status.solved, found.status), (sampled.status != Status.solved, sampled.status))
         return eqx.tree_at(lambda e: e.status, found, status)
-
-    def _solve(self, game, substeps) -> "TrajectoryEquilibrium":
-        closed = (_closed(game.holding, game), _closed(game.terminal, game))
-        found = _solve(eqx.tree_at(lambda g: (g.holding, g.terminal), game, closed), substeps, self.tolerance)
-        # The costs as they were given: those above could not leave a function that `jax.jit` compiles.
-        return replace(found, game=game)
 
 
 def _sample(game):
@@ -108,11 +101,6 @@ class TrajectoryEquilibrium(DualEquilibrium):
 
     def strategy(self) -> Paths:
         return Paths(self.positions)
-
-
-def _closed(cost, game):
-    """A cost with what its function closes over made visible to transformations."""
-    return eqx.filter_closure_convert(cost, jnp.zeros(game.supply.shape[1:], game.supply.dtype))
 
 
 class Trajectories(Dual):

@@ -1,5 +1,6 @@
 """How far agents go: the part of the line that a grid has to cover."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,6 +14,7 @@ _OFFSETS, _FARTHEST = 192, 1e4
 _DEVIATIONS = 7.5  # of the noise over the whole horizon: 1e-13 of the agents go farther
 
 
+@eqx.filter_jit
 def length_scale(game: Game) -> Float[Array, ""]:
     """The length over which agents differ and move (units): spread of the population, noise, and supply."""
     mean = game.mean_position
@@ -21,6 +23,7 @@ def length_scale(game: Game) -> Float[Array, ""]:
     return spread + game.noise * jnp.sqrt(game.horizon) + jnp.max(jnp.ptp(mean, axis=0))
 
 
+@eqx.filter_jit
 def frozen_multipliers(game: Game) -> Float[Array, " steps"]:
     """The multipliers if every agent kept its distance from the mean position: where the search starts."""
     mean = game.mean_position
@@ -33,6 +36,7 @@ def frozen_multipliers(game: Game) -> Float[Array, " steps"]:
     return jnp.where(jnp.isfinite(found), found, 0.0)
 
 
+@eqx.filter_jit
 def reach(game: Game, multipliers) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The lowest and the highest distance y that agents reach, given multipliers (units).
 

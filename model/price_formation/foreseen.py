@@ -63,15 +63,7 @@ class ClosedFormEquilibrium(PathEquilibrium):
         Exact for paths that are linear within a step. With idiosyncratic noise they are the agents' mean paths. With several
         assets both have a trailing dimension (assets,).
         """
-        initial = jnp.asarray(initial)
-        diagonal, neighbour, right_side = _best_response_system(self.game, self.price)
-        several = neighbour.ndim > 0
-        right_side = jnp.broadcast_to(right_side[:, None], (right_side.shape[0], *initial.shape))
-        moved = initial @ neighbour if several else neighbour * initial
-        diagonal = diagonal[:, None] if several else diagonal.reshape(-1, 1)
-        inverses = block_tridiagonal.factorise(diagonal, neighbour)
-        nodes = block_tridiagonal.solve(inverses, neighbour, right_side.at[0].add(-moved))
-        return jnp.concatenate([initial[None], nodes])
+        return _best_response(self.game, self.price, jnp.asarray(initial))
 
     def strategy(self) -> Feedback | Paths:
         """With noise, agents are pulled to the mean position at rate g: c g′ = c g² − η back from g(T) = γ/c."""
@@ -99,6 +91,18 @@ def pull_rate(ratio, end, remaining):
     root = jnp.sqrt(jnp.maximum(ratio, 1e-30))
     tanh = jnp.tanh(root * remaining)
     return (end + root * tanh) / (1.0 + end * tanh / root)
+
+
+@jax.jit
+def _best_response(game, price, initial):
+    diagonal, neighbour, right_side = _best_response_system(game, price)
+    several = neighbour.ndim > 0
+    right_side = jnp.broadcast_to(right_side[:, None], (right_side.shape[0], *initial.shape))
+    moved = initial @ neighbour if several else neighbour * initial
+    diagonal = diagonal[:, None] if several else diagonal.reshape(-1, 1)
+    inverses = block_tridiagonal.factorise(diagonal, neighbour)
+    nodes = block_tridiagonal.solve(inverses, neighbour, right_side.at[0].add(-moved))
+    return jnp.concatenate([initial[None], nodes])
 
 
 def _best_response_system(game, price):
