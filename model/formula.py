@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import equinox as eqx
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.core import eval_jaxpr
+from jax.extend import core
 from jaxtyping import Array
 
 
@@ -26,14 +27,14 @@ class Formula(eqx.Module):
         return cls(closed.consts, _Operations(closed.jaxpr))
 
     def __call__(self, *arguments):
-        (found,) = jax.core.eval_jaxpr(self.operations.jaxpr, self.constants, *arguments)
+        (found,) = eval_jaxpr(self.operations.jaxpr, self.constants, *arguments)
         return found
 
 
 class _Operations:
     """What is done with arguments and constants; the same if it reads the same, down to the last digit of a number."""
 
-    def __init__(self, jaxpr: Jaxpr):
+    def __init__(self, jaxpr: core.Jaxpr):
         self.jaxpr = jaxpr
         hidden = [np.asarray(constant) for constant in _hidden(jaxpr)]
         self._reads = str(jaxpr), *((array.dtype.str, array.shape, array.tobytes()) for array in hidden)
@@ -45,12 +46,11 @@ class _Operations:
         return hash(self._reads)
 
 
-def _hidden(jaxpr: Jaxpr) -> Iterator[Array]:
+def _hidden(jaxpr: core.Jaxpr) -> Iterator[Array]:
     """The arrays that functions compiled inside others close over, which the text of the whole does not have."""
     for equation in jaxpr.eqns:
         for inner in jax.tree.leaves(list(equation.params.values())):
-            if isinstance(inner, ClosedJaxpr):
-                yield from inner.consts
-                yield from _hidden(inner.jaxpr)
-            elif isinstance(inner, Jaxpr):
-                yield from _hidden(inner)
+            yield from getattr(inner, "consts", ())
+            operations = getattr(inner, "jaxpr", inner)
+            if isinstance(operations, core.Jaxpr):
+                yield from _hidden(operations)

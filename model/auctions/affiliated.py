@@ -9,6 +9,7 @@ where m is; the exponent of L is an integral over the log of the distance from l
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.model.auctions.bidding import nodes, status_of
+from walras.model.auctions.compiled import compiled
 from walras.model.equilibrium import EquilibriumError, Status, checked, is_traced, require_double_precision
 
 _LEGENDRE = np.polynomial.legendre.leggauss(24)
@@ -37,6 +39,8 @@ class AffiliatedFirstPriceAuction(eqx.Module):
     >>> round(float(independent.solve().bid(0.8)), 6)
     0.4
     """
+
+    functions: ClassVar = {"value": 2, "rival": 2}  # fields that are functions, and of how many numbers
 
     value: Callable[[Array, Array], Array]
     rival: Callable[[Array, Array], Array]
@@ -74,6 +78,7 @@ class AffiliatedEquilibrium(eqx.Module):
     residual: Float[Array, ""]
     status: Status
 
+    @compiled
     def bid(self, signal) -> Float[Array, "..."]:
         """The bid (money) at signals of any shape; NaN outside the support."""
         signal = jnp.asarray(signal, float)
@@ -96,6 +101,7 @@ class AffiliatedEquilibrium(eqx.Module):
 
         return jnp.sum(weights * jax.vmap(summand)(q))
 
+    @compiled
     def _first_order_error(self):
         auction = self.auction
         low, high = auction.signals

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model.auctions.bidding import first_order_error, first_price_bid, nodes, status_of
+from walras.model.auctions.compiled import compiled
 from walras.model.auctions.symmetric import SymmetricAuction, SymmetricEquilibrium
 from walras.model.auctions.values import ends, quantile, require_bidders, require_quantiles
 from walras.model.equilibrium import EquilibriumError, Status, checked, is_traced, require_double_precision
@@ -49,9 +50,13 @@ class AllPayAuction(SymmetricAuction):
         `throw=False` or under a JAX transformation, for bids that are not finite; then `status` tells.
         """
         require_double_precision()
+        return checked(AllPayEquilibrium(self, *self._judged()), throw)
+
+    @compiled
+    def _judged(self):
         unjudged = AllPayEquilibrium(self, jnp.zeros(()), Status.solved)
         residual = first_order_error(quantile(self.values), unjudged._if_winning, self.exponent)
-        return checked(AllPayEquilibrium(self, residual, status_of(residual)), throw)
+        return residual, status_of(residual)
 
 
 class AllPayEquilibrium(SymmetricEquilibrium):

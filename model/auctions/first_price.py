@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model.auctions.bidding import first_order_error, first_price_bid, status_of
+from walras.model.auctions.compiled import compiled
 from walras.model.auctions.symmetric import SymmetricAuction, SymmetricEquilibrium
 from walras.model.auctions.values import (
     HIGHEST,
@@ -55,10 +56,13 @@ class FirstPriceAuction(SymmetricAuction):
         values that the quadrature does not integrate; then `status` tells.
         """
         require_double_precision()
+        return checked(FirstPriceEquilibrium(self, *self._judged()), throw)
+
+    @compiled
+    def _judged(self):
         unjudged = FirstPriceEquilibrium(self, jnp.zeros(()), Status.solved)
         residual = first_order_error(quantile(self.values), unjudged._bid_from, self.exponent, self.entry)
-        status = status_of(residual, (self.entry >= 1.0, Status.reserve_not_met))
-        return checked(FirstPriceEquilibrium(self, residual, status), throw)
+        return residual, status_of(residual, (self.entry >= 1.0, Status.reserve_not_met))
 
 
 class FirstPriceEquilibrium(SymmetricEquilibrium):
@@ -77,6 +81,7 @@ class FirstPriceEquilibrium(SymmetricEquilibrium):
 
         return jnp.vectorize(bid)(level)
 
+    @compiled
     def value(self, bid) -> Float[Array, "..."]:
         """The value (money) behind a bid; NaN for a bid that no value makes."""
         bid = jnp.asarray(bid, float)

@@ -3,13 +3,14 @@
 A bidder with cost c bids as one with value −c does: levels u of costs become 1 − u, and bids change their sign.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model.auctions.bidding import first_order_error, first_price_bid, mean_of_highest, status_of
+from walras.model.auctions.compiled import compiled
 from walras.model.auctions.values import (
     ends,
     probability,
@@ -33,6 +34,8 @@ class ProcurementAuction(eqx.Module):
     >>> [round(float(b), 6) for b in equilibrium.bid(jnp.array([1.0, 1.5, 2.0]))]
     [1.5, 1.75, 2.0]
     """
+
+    functions: ClassVar = {"costs": 1}  # fields that may be functions, and of how many numbers
 
     costs: Any
     bidders: Float[Array, ""] | int
@@ -67,10 +70,13 @@ class ProcurementAuction(eqx.Module):
         costs that the quadrature does not integrate; then `status` tells.
         """
         require_double_precision()
+        return checked(ProcurementEquilibrium(self, *self._judged()), throw)
+
+    @compiled
+    def _judged(self):
         unjudged = ProcurementEquilibrium(self, jnp.zeros(()), Status.solved)
         residual = first_order_error(self.mirrored, unjudged._mirrored_bid, self.exponent, self.entry)
-        status = status_of(residual, (self.entry >= 1.0, Status.reserve_not_met))
-        return checked(ProcurementEquilibrium(self, residual, status), throw)
+        return residual, status_of(residual, (self.entry >= 1.0, Status.reserve_not_met))
 
 
 class ProcurementEquilibrium(eqx.Module):
@@ -89,6 +95,7 @@ class ProcurementEquilibrium(eqx.Module):
 
         return jnp.vectorize(bid)(level)
 
+    @compiled
     def bid_at(self, level) -> Float[Array, "..."]:
         """The bid (money) of the bidder whose cost is the quantile at a level; NaN for levels that do not bid."""
         level = jnp.asarray(level, float)
@@ -96,6 +103,7 @@ class ProcurementEquilibrium(eqx.Module):
         bid = -self._mirrored_bid(jnp.clip(1.0 - level, entry, 1.0))
         return jnp.where((level >= 0.0) & (1.0 - level >= entry), bid, jnp.nan)
 
+    @compiled
     def bid(self, cost) -> Float[Array, "..."]:
         """The bid (money) at a cost.
 
@@ -109,10 +117,12 @@ class ProcurementEquilibrium(eqx.Module):
         return jnp.where(cost <= limit, bid, jnp.nan)
 
     @property
+    @compiled
     def sale_probability(self) -> Float[Array, ""]:
         """The probability that somebody bids."""
         return 1.0 - self.auction.entry**self.auction.bidders
 
+    @compiled
     def expected_payment(self, buyer_value=0.0) -> Float[Array, ""]:
         """What a risk-neutral buyer expects to pay (money): the lowest bid, and `buyer_value` where nobody bids."""
         paid = -mean_of_highest(self._mirrored_bid, self.auction.bidders, self.auction.entry)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model.auctions.bidding import nodes, status_of
+from walras.model.auctions.compiled import compiled
 from walras.model.auctions.symmetric import SymmetricAuction, SymmetricEquilibrium
 from walras.model.auctions.values import quantile, require_bidders, require_quantiles, require_reserve
 from walras.model.equilibrium import Status, checked, require_double_precision
@@ -35,10 +36,12 @@ class SecondPriceAuction(SymmetricAuction):
         Raises `EquilibriumError`, unless `throw=False` or under a JAX transformation, for a reserve that no value meets.
         """
         require_double_precision()
+        return checked(SecondPriceEquilibrium(self, *self._judged()), throw)
+
+    @compiled
+    def _judged(self):
         residual = jnp.zeros(())
-        return checked(
-            SecondPriceEquilibrium(self, residual, status_of(residual, (self.entry >= 1.0, Status.reserve_not_met))), throw
-        )
+        return residual, status_of(residual, (self.entry >= 1.0, Status.reserve_not_met))
 
 
 class SecondPriceEquilibrium(SymmetricEquilibrium):
@@ -51,6 +54,7 @@ class SecondPriceEquilibrium(SymmetricEquilibrium):
     def _bid_from(self, level):
         return quantile(self.auction.values)(level)
 
+    @compiled
     def bid(self, value) -> Float[Array, "..."]:
         """The value itself; NaN below the reserve, where a bidder does not bid."""
         value = jnp.asarray(value, float)

@@ -1,19 +1,22 @@
 """What the equilibria of auctions among symmetric bidders offer."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.model.auctions.bidding import mean_of_highest
+from walras.model.auctions.compiled import compiled
 from walras.model.auctions.values import probability, quantile
 from walras.model.equilibrium import Status
 
 
 class SymmetricAuction(eqx.Module):
     """Bidders with independent private values from one distribution, and a reserve that bids must reach."""
+
+    functions: ClassVar = {"values": 1}  # fields that may be functions, and of how many numbers
 
     values: eqx.AbstractVar[Any]
     bidders: eqx.AbstractVar[Float[Array, ""] | int]
@@ -42,12 +45,14 @@ class SymmetricEquilibrium(eqx.Module):
     def _bid_from(self, level: Float[Array, "..."]) -> Float[Array, "..."]:
         """Bids at levels from `entry` to 1."""
 
+    @compiled
     def bid_at(self, level) -> Float[Array, "..."]:
         """The bid (money) of the bidder whose value is the quantile at a level; NaN for levels that do not bid."""
         level = jnp.asarray(level, float)
         entry = self.auction.entry
         return jnp.where((level >= entry) & (level <= 1.0), self._bid_from(jnp.clip(level, entry, 1.0)), jnp.nan)
 
+    @compiled
     def bid(self, value) -> Float[Array, "..."]:
         """The bid (money) at a value.
 
@@ -61,10 +66,12 @@ class SymmetricEquilibrium(eqx.Module):
         return jnp.clip(probability(self.auction.values)(value), self.auction.entry, 1.0)
 
     @property
+    @compiled
     def sale_probability(self) -> Float[Array, ""]:
         """The probability that somebody bids."""
         return 1.0 - self.auction.entry**self.auction.bidders
 
+    @compiled
     def expected_revenue(self, seller_value=0.0) -> Float[Array, ""]:
         """What a risk-neutral seller expects (money): payments, and `seller_value` for a good that is not sold."""
         return self._payments() + seller_value * (1.0 - self.sale_probability)

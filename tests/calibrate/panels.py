@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -60,4 +61,4 @@ def prices(markets=4, rows=20, seed=0) -> dict:
 def forward(problem, values):
     """Parameters, equilibrium and law at values of the program's sites."""
     with handlers.block(), handlers.substitute(data=values), handlers.seed(rng_seed=0):
-        return problem.forward(problem.inputs)
+        return jax.jit(lambda: problem.forward(problem.inputs))()

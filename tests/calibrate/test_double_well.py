@@ -77,6 +77,7 @@ def test_density_is_that_of_a_market_solved_on_its_own(made):
     np.testing.assert_allclose(equilibrium.price, found.price, atol=DENSITY)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_density(made):
     values = {name: jnp.asarray(value) for name, value in values_of(made).items()}
     density = jax.jit(lambda at: log_density(made.model, (), {}, at)[0])

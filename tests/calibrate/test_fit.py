@@ -260,7 +260,13 @@ def test_coordinates_change_where_the_sampler_steps_and_not_what_it_samples():
 
 
 @pytest.mark.parametrize(
-    "noise", [Prior("HalfNormal", 0.5), Prior("LogNormal", -1.0, 0.5), Prior("Uniform", 0.0, 0.5)], ids=str
+    "noise",
+    [
+        Prior("HalfNormal", 0.5),
+        pytest.param(Prior("LogNormal", -1.0, 0.5), marks=pytest.mark.slow),
+        pytest.param(Prior("Uniform", 0.0, 0.5), marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_starting_values_are_where_chains_start(noise):
     """In the parameter's own units, whatever coordinates it or its prior have."""

@@ -1,5 +1,6 @@
 """Checks of misfit and of priors: numbers by other routes, and how often right and wrong models raise an alarm."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import xarray as xr
 from conjugate import posterior, problem_of
 from numpy.testing import assert_allclose
 from numpyro import distributions as dist
+from oracles.compiling import lightly
 from scipy import stats
 from simulated import series
 from statsmodels.stats.diagnostic import acorr_ljungbox
@@ -184,8 +186,8 @@ def laws():
     )
     heavy_tailed = SeriesErrors(jnp.zeros(12), jnp.asarray(0.7), jnp.arange(12.0), None, jnp.asarray(4.0))
     return {
-        "state space": (law_at(stationary, typical(stationary)), stationary.observed),
-        "integrated path": (law_at(latent, typical(latent)), latent.observed),
+        "state space": (lightly(partial(law_at, stationary))(typical(stationary)), stationary.observed),
+        "integrated path": (lightly(partial(law_at, latent))(typical(latent)), latent.observed),
         "persistent errors": (gapped, jnp.asarray(table)),
         "heavy tails": (heavy_tailed, jnp.asarray(table)),
         "independent rows": (IndependentRows(dist.Laplace(jnp.zeros(12), 1.0)), jnp.asarray(table)),

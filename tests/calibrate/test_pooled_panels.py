@@ -37,7 +37,7 @@ STATIONARY |= {"supply_reversion": 4.0, "supply_sd": 1.0, "supply_mean": 3.0, "p
     [
         ("price_formation", ForeseenPrices(), FORESEEN, 2),
         ("price_formation", ForeseenPrices(errors="ar1"), FORESEEN | {"error_persistence": 0.4}, 2),
-        ("stationary", StochasticPrices(), STATIONARY, 1),
+        pytest.param("stationary", StochasticPrices(), STATIONARY, 1, marks=pytest.mark.slow),
         pytest.param(
             "stationary",
             StochasticPrices(supply="measured"),

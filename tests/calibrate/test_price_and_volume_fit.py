@@ -49,6 +49,8 @@ from walras.calibrate.checks.checking import unlike
 from walras.calibrate.spec import Spec
 from walras.calibrate.tree import to_tree
 
+pytestmark = pytest.mark.slow  # notebook 04 fits this market too
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from oracles import linear_gaussian as oracle
+from oracles.compiling import lightly
 from simulated import series
 
 from walras.calibrate import Law, Problem, StochasticPrices
@@ -206,7 +207,7 @@ def test_missing_rows_say_nothing():
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("name", ["latent", "game, measured with everything"])
+@pytest.mark.parametrize("name", ["latent", pytest.param("game, measured with everything", marks=pytest.mark.slow)])
 def test_draws_given_the_data(name):
     """Draws of what was not observed have the mean and covariance of the dense conditional law.
 
@@ -249,7 +250,9 @@ def test_simulated_tables():
     expect_law(tables, mean[entries], cov[np.ix_(entries, entries)])
 
 
-@pytest.mark.parametrize("name", ["measured with everything", "game, measured with everything"])
+@pytest.mark.parametrize(
+    "name", ["measured with everything", pytest.param("game, measured with everything", marks=pytest.mark.slow)]
+)
 def test_gradient_equals_finite_differences(name):
     """NUTS needs the derivative in every parameter; a where() that leaks NaN or a cut branch would show here."""
     problem, values, _ = case(name)
@@ -285,7 +288,7 @@ KEPT = np.array([0, 1, 2, 3, 4])  # the code has no average of u
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_transitions_equal_the_block_exponential(name):
     times = [1e-3, 0.5, 3.0]
-    maps, covariances = transitions(DYNAMICS[name], jnp.array(times))
+    maps, covariances = lightly(transitions)(DYNAMICS[name], jnp.array(times))
     for time, move, added in zip(times, maps, covariances, strict=True):
         transition, _, covariance = oracle.averaged_moments(
             matrices(DYNAMICS[name])[0], np.zeros(3), matrices(DYNAMICS[name])[1], time
@@ -313,7 +316,7 @@ def test_fast_modes(rates):
     """The default prior of supply's reversion reaches 300 per period; one quadrature rule must serve it too."""
     d = dynamics(**rates)
     transition, covariance = composed(*matrices(d), 1.0, 10)
-    maps, covariances = transitions(d, jnp.ones(1))
+    maps, covariances = lightly(transitions)(d, jnp.ones(1))
     assert_allclose(maps[0], transition[KEPT], rtol=EXACT, atol=EXACT)
     scale = np.sqrt(np.outer(np.diag(covariance)[KEPT], np.diag(covariance)[KEPT]))
     # A thousandth of a standard deviation's variance is far below what a hundred prices can tell.

@@ -116,7 +116,7 @@ def _with_substeps(substeps):
 COSTS = {"quartic": (quartic, Quadratic(1.0)), "barrier": (Barrier(0.3, -1.6, 1.7), Quadratic(1.0, 0.4))}
 
 
-@pytest.mark.parametrize("kind", COSTS)
+@pytest.mark.parametrize("kind", ["quartic", pytest.param("barrier", marks=pytest.mark.slow)])
 def test_vanishing_noise_leads_to_the_agents(kind):
     holding, terminal = COSTS[kind]
     quiet = np.asarray(solved(holding, terminal).price)

@@ -296,3 +296,59 @@ def test_failures_are_statuses_where_they_are_traced():
 def test_single_precision_is_refused(single_precision):
     with pytest.raises(EquilibriumError, match="double precision"):
         FirstPriceAuction(UNIT, 2).solve()
+
+
+class Grown(dist.Uniform):
+    """Uniform values that grow by a factor which JAX is not told of."""
+
+    def __init__(self, factor):
+        super().__init__(0.0, 1.0)
+        self.factor = factor
+
+    def cdf(self, value):
+        return super().cdf(value / self.factor)
+
+    def icdf(self, q):
+        return self.factor * super().icdf(q)
+
+
+class Plain:
+    """Values of a class that JAX does not know."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def cdf(self, value):
+        return jnp.clip(value / self.factor, 0.0, 1.0)
+
+    def icdf(self, level):
+        return self.factor * level
+
+
+@pytest.mark.parametrize("values", [Grown, Plain, lambda factor: lambda u: factor * u])
+def test_values_are_those_of_the_moment(values):
+    bids = [FirstPriceAuction(values(factor), 2).solve().bid(0.5 * factor) for factor in (1.0, 2.0, 6.0)]
+    assert_allclose(bids, [0.25, 0.5, 1.5], rtol=CLOSED_FORM)
+    changing = Plain(1.0)
+    auction = FirstPriceAuction(changing, 2)
+    assert_allclose(auction.solve().bid(0.5), 0.25, rtol=CLOSED_FORM)
+    changing.factor = 0.5
+    assert_allclose([auction.solve().bid(0.5), auction.solve().expected_revenue()], [0.25, 0.5 / 3], rtol=QUADRATURE)
+
+
+def test_other_parameters_are_not_compiled_again():
+    events = []
+
+    def listen(event, _, **__):
+        events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for scale in (1.0, 2.0):
+            events.clear()
+            FirstPriceAuction(dist.Uniform(0.0, scale), 3, reserve=0.1 * scale).solve().bid(scale * jnp.linspace(0.2, 1.0, 11))
+            if scale == 1.0:
+                assert any("backend_compile" in event for event in events)
+        assert not any("backend_compile" in event for event in events)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

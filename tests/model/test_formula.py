@@ -75,7 +75,8 @@ def test_prices_follow_a_cost_that_reads_a_number_which_changes(noise):
         return 0.5 * strength * x**2
 
     pulls = []
-    for strength in (1.0, 2.0):
+    for number in (1.0, 2.0):
+        strength = number
         found = PriceFormation(1.0, holding=cost, noise=noise).solve(jnp.ones(2), initial=jnp.array([-1.0, 1.0]))
         pulls.append(found.price + 1.0)  # −cQ is −1
     # (★): −E∫ₜᵀ V′ with X̄ = t, over each step 11/24 and 5/24 times the strength, to second order in the steps.

@@ -270,6 +270,7 @@ def test_trained_paths_clear_and_end_at_the_payoff(trained):
             found.along(increments)
 
 
+@pytest.mark.slow
 def test_residuals_tell_what_is_trained_from_what_is_not(trained):
     found, _ = trained
     surrogate = Surrogate(Family.between(market(), market()), untrained(), jnp.array(HORIZON), jnp.array(False), STEPS)
@@ -440,6 +441,7 @@ def test_a_surrogate_and_its_derivatives_are_close_to_the_recursion_at_costs_it_
     assert np.all(np.ptp(wanted_slopes, axis=0) > 2 * SLOPED * np.abs(wanted_slopes[-1]))
 
 
+@pytest.mark.slow
 def test_held_out_errors_are_of_the_size_of_the_true_ones(surrogate, of_surrogate):
     with pytest.raises(EquilibriumError, match="markets is -1"):
         surrogate.held_out(KEY, -1)
@@ -454,6 +456,7 @@ def test_held_out_errors_are_of_the_size_of_the_true_ones(surrogate, of_surrogat
     assert np.max(true) / COVERED < np.max(errors) < COVERED * np.max(true)
 
 
+@pytest.mark.slow
 def test_markets_that_a_surrogate_was_not_trained_for(surrogate):
     compiled = eqx.filter_jit(surrogate)
     for cost, status in ((0.02, Status.solved), (0.05, Status.outside_family)):

@@ -139,6 +139,7 @@ def test_the_price_shows_scarcity(stock):
     assert premium[1] > 5 * premium[2] > -1e-2
 
 
+@pytest.mark.slow
 def test_a_distant_wall_changes_nothing():
     supply = SUPPLY
     both = solve(supply, (0.3, 0.6), limits=(-3.0, 4.0), holding=Quadratic(2.0, 0.5))
@@ -177,6 +178,7 @@ def test_what_no_price_can_clear_is_refused(arguments, sentence):
         solve(**({"supply": SUPPLY} | arguments))
 
 
+@pytest.mark.slow
 def test_limits_are_parameters_too():
     """Derivatives of the price in both walls and the start, against central differences."""
     step = 1e-5

@@ -140,7 +140,7 @@ def value(found):
     return found.dual().value(found.multipliers, found.dual().cost)
 
 
-@pytest.mark.parametrize("name", ["chain", "walled"])
+@pytest.mark.parametrize("name", ["chain", pytest.param("walled", marks=pytest.mark.slow)])
 def test_costs_add_up_to_the_value_of_the_dual(name, request):
     """The dual leaves out supply's own trading costs, what is paid for it, and the first half of the trapezium at the start."""
     found = request.getfixturevalue(name)

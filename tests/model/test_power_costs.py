@@ -72,6 +72,7 @@ def test_simulated_markets_clear_and_end_at_the_payoff():
         found.along(jnp.ones((2, 16)))
 
 
+@pytest.mark.slow
 def test_paths_that_leave_the_lattice_are_refused():
     found = market(1.5).solve(0.4, 40)
     with pytest.raises(EquilibriumError, match="beyond 6 standard deviations"):

@@ -303,6 +303,7 @@ def test_first_price_is_learned_and_then_truth_telling_in_the_second_price_aucti
     assert np.max(second.curves.utility_loss[-1]) < 5e-4
 
 
+@pytest.mark.slow
 def test_policies_of_their_own_for_two_items():
     reports = []
     game = SmoothedAuction(2, items=2)

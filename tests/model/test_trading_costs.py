@@ -151,7 +151,7 @@ def test_cheap_trading_tends_to_the_market_without_trading_costs():
         assert found.liquidity_discount > 0
 
 
-@pytest.mark.parametrize("assets", [1, 2])
+@pytest.mark.parametrize("assets", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_frictionless_benchmark_is_the_limit_also_with_risks_that_nobody_can_share(assets):
     rng = np.random.default_rng(0)
     if assets == 1:
