@@ -1,7 +1,9 @@
 """How programs are compiled, and kept."""
 
+import inspect
 from collections.abc import Callable
 from functools import lru_cache, wraps
+from typing import Any, NamedTuple
 
 import jax
 
@@ -21,7 +23,8 @@ def remember[T](size: int) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Keep the last `size` things that a function made of a problem and of whatever else, because they take seconds to compile.
 
     Problems of one digest are alike, but a digest knows functions by their source and not by what they close over: these are
-    told apart by identity. A registered market is a name, of which every process has its own copy. `forget` lets go of all.
+    told apart by identity, and by what they read of their module, which may have changed. A registered market is a name, of
+    which every process has its own copy. `forget` lets go of all.
     """
 
     def decorate(make):
@@ -31,13 +34,31 @@ def remember[T](size: int) -> Callable[[Callable[..., T]], Callable[..., T]]:
 
         @wraps(make)
         def found(problem, *others):
-            functions = tuple(id(one) for one in (problem.market, problem.priors) if callable(one))
-            return remembered(functions, problem, *others)
+            functions = [one for one in (problem.market, problem.priors) if callable(one)]
+            return remembered(tuple((id(one), *_reads(one)) for one in functions), problem, *others)
 
         _REMEMBERED.append(remembered)
         return found
 
     return decorate
+
+
+class _Same(NamedTuple):
+    """What has no hash, as itself."""
+
+    what: Any
+
+    def __eq__(self, other):
+        return isinstance(other, _Same) and self.what is other.what
+
+    def __hash__(self):
+        return id(self.what)
+
+
+def _reads(function: Callable) -> list:
+    """What a function finds under the global names that it uses."""
+    found = inspect.getclosurevars(function).globals.values() if inspect.isfunction(function) else ()
+    return [value if isinstance(value, int | float | str) or inspect.isroutine(value) else _Same(value) for value in found]
 
 
 def forget():

@@ -13,12 +13,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_compilation_cache", False)
 
 
-def pytest_collection_modifyitems(items):
-    """The tests of a file share a process, and so do the pages of docs: these share compiled fits."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("docs" if item.path.suffix == ".md" else item.path.stem))
-
-
 @pytest.fixture
 def single_precision():
     """JAX as a user finds it before the switch to double precision."""

@@ -28,3 +28,19 @@ def test_functions_of_one_text_that_close_over_other_values_have_programs_of_the
     weak, strong = (Problem(closing_over(strength), series(10), ForeseenPrices(), priors) for strength in (1.0, 2.0))
     assert weak.digest == strong.digest
     assert chains(weak, NUTS()) is not chains(strong, NUTS())
+
+
+STRENGTH = 1.0
+
+
+def reading(params, inputs):
+    return PriceFormation(params["trading_cost"], terminal=Quadratic(STRENGTH, 1.0)).solve(inputs["supply"], throw=False)
+
+
+def test_a_function_that_reads_a_number_which_changes_has_a_program_for_each(monkeypatch):
+    problem = Problem(reading, series(10), ForeseenPrices(), {"trading_cost": Prior("LogNormal", 0.0, 0.5), "price_noise": 1.0})
+    first = chains(problem, NUTS())
+    monkeypatch.setattr("test_compiling.STRENGTH", 2.0)
+    assert chains(problem, NUTS()) is not first
+    monkeypatch.setattr("test_compiling.STRENGTH", 1.0)
+    assert chains(problem, NUTS()) is first

@@ -24,6 +24,9 @@ from walras.calibrate import (
     scenario,
     sensitivity,
 )
+from walras.calibrate.predictions.predictive import unforecastable
+from walras.calibrate.reporting.plots import plot_fit
+from walras.calibrate.run import one_step_table
 
 # The same sum of log densities in another order.
 EXACT = 1e-10
@@ -172,10 +175,17 @@ def test_steps_after_a_fit_work_on_a_panel(tmp_path):
     assert np.isfinite(tree["log_likelihood"]["price"]).all()
     assert check(problem, tree).to_json()["solver_failures"] == 0
     assert report(problem, tree, tmp_path / "report.html").stat().st_size > 10_000
+    assert one_step_table(problem, tree).index.equals(problem.data.index)
+    assert [label.get_text() for label in plot_fit(problem, tree).get_xticklabels()] == ["m000", "m001", "m002"]
     with pytest.raises(CalibrationError, match="a scenario is of one: fit that market alone"):
         scenario(problem, tree, {"trading_cost": "2x"}, key=jax.random.key(2))
     with pytest.raises(CalibrationError, match="outputs are empty, and Markets of ForeseenPrices has none"):
         sensitivity(problem, tree, key=jax.random.key(3), methods="local")
+
+
+def test_nothing_is_forecast_of_markets_that_go_on():
+    problem = Problem("stationary", panel_of(prices(2, rows=12)), Markets(observation=StochasticPrices()))
+    assert unforecastable(problem).startswith("data are not one series")
 
 
 @pytest.mark.parametrize(
