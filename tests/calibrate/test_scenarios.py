@@ -217,6 +217,7 @@ def test_coordinates_and_structure_are_one_market(stationary):
         assert world.equilibrium.market.demand.slope == params["demand_slope"]
 
 
+@pytest.mark.slow
 def test_a_known_shift_of_supply_moves_all_prices_alike(stationary):
     """Agents then are in another stationary mean, around which the same shocks do the same."""
     problem, tree = stationary
@@ -291,6 +292,7 @@ def test_covariates_are_not_centred_anew():
     assert "extrapolates: " in found.text
 
 
+@pytest.mark.slow
 def test_a_random_supply_that_falls_is_not_what_is_consumed():
     """The game of one supply: net supply has the mean −0.1 q̄, and the price rises; agents expected what they consume."""
     problem, tree = with_draws(Problem("random_supply", series(), StochasticPrices(errors="ar1")), draws=4)

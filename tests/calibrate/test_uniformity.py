@@ -61,6 +61,7 @@ def test_the_band_is_that_of_the_test():
     assert 0 < sum(decisions) < 15
 
 
+@pytest.mark.slow
 def test_many_replications_and_extreme_ranks():
     """Probabilities stay positive, and the recursion whole, where the deviation is far beyond rounding."""
     assert 0.0 < p_value(np.zeros(1000, int), 79) < 1e-9

@@ -67,6 +67,7 @@ def test_the_certificate_agrees(bent):
     assert abs(checked.exploitability) < SOLVED
 
 
+@pytest.mark.slow
 def test_agents_stay_inside_a_barrier_that_the_mean_approaches():
     market = PriceFormation(1.0, Barrier(0.01, 0.0, 1.0))
     found = market.solve(np.array([0.6, -0.2]), initial=np.array([0.1, 0.3, 0.9]), solver=Agents(substeps=8))

@@ -183,7 +183,11 @@ NOT_FINITE = {
 }
 
 
-@pytest.mark.parametrize("solver", [FIXED, Agents(), None], ids=["fixed", "agents", "default"])
+@pytest.mark.parametrize(
+    "solver",
+    [pytest.param(FIXED, marks=pytest.mark.slow), pytest.param(Agents(), marks=pytest.mark.slow), None],
+    ids=["fixed", "agents", "default"],
+)
 @pytest.mark.parametrize("bad", NOT_FINITE)
 def test_parameters_that_are_not_finite(bad, solver):
     arguments = {"terminal": DoubleWell(3.0, 0.1, 0.2)} | NOT_FINITE[bad]

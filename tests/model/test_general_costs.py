@@ -197,6 +197,7 @@ def test_positions_can_be_mirrored(bent):
     )
 
 
+@pytest.mark.slow
 def test_a_cost_is_any_callable(bent):
     market, _, _, _, solve = bent
     module = solve(PriceFormation(1.0, Quartic(2.0), market.terminal, noise=0.25)).price

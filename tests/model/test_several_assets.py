@@ -88,12 +88,14 @@ def test_each_asset_clears(nonlinear):
     assert_allclose(traded, supply(4), atol=SOLVED, rtol=0)
 
 
+@pytest.mark.slow
 def test_assets_may_come_in_any_order(nonlinear):
     swapped = PriceFormation(TRADING[::-1, ::-1], lambda x: coupled(x[::-1]), lambda x: coupled(x[::-1]))
     found = swapped.solve(supply(4)[:, ::-1], initial=(FIRST[:, ::-1], WEIGHTS), solver=Agents(substeps=1))
     assert_allclose(found.price[:, ::-1], nonlinear.price, atol=SOLVED, rtol=0)
 
 
+@pytest.mark.slow
 def test_assets_that_nothing_couples_are_markets_of_their_own():
     solver = Agents(substeps=1)
     both = solve(lambda x: jnp.sum(x**4), None, 4, solver, trading=np.diag([1.0, 0.7]))

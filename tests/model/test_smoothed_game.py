@@ -279,6 +279,7 @@ def test_gradients_are_those_of_one_bidder_who_deviates(estimator):
     assert abs(np.mean(found) + 0.5 * spread) > DEVIATIONS * error + edges
 
 
+@pytest.mark.slow
 def test_first_order_gradients_vary_least():
     # At the start, by orders of magnitude: 2e-6, 1e-4 and 2 measured.
     game = SmoothedAuction(2)

@@ -134,7 +134,8 @@ def test_both_modes_equal_differences(derivatives):
         assert np.max(np.abs(expected[:, 1])) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["diffusion", pytest.param("agents", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diffusion", "agents"])
 def test_hessians_and_vmap(name):
     """Second derivatives, of two markets at once, equal differences of first ones."""
     f = SOLVERS[name]

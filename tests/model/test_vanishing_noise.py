@@ -110,6 +110,7 @@ def test_noises_must_fall(noises):
         VanishingNoise(noises)
 
 
+@pytest.mark.slow
 def test_a_single_atom_splits():
     """All agents on top of a symmetric well go half to each side: p̄ = 0 by symmetry; the length is that of the costs."""
     market = PriceFormation(1.0, None, DoubleWell(50.0, -0.5, 0.5))
