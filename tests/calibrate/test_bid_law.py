@@ -189,7 +189,7 @@ def test_leaving_one_out(bidders):
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("reserve", [False, True])
+@pytest.mark.parametrize("reserve", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_simulated_bids_follow_the_law(reserve):
     """Where simulated bids fall in their laws given the higher ones: uniform, a p-value above 1e-5 each; not so if the
     auctions' scales are taken to be half as spread."""

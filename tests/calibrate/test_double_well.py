@@ -58,6 +58,7 @@ def test_solver_is_chosen_once_from_the_prior(made):
     assert solver == problem().build.keywords["solver"]
 
 
+@pytest.mark.slow
 def test_density_is_that_of_a_market_solved_on_its_own(made):
     values = values_of(made)
     inputs = made.inputs

@@ -203,7 +203,7 @@ def typical(problem):
 LAWS = laws()
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "state space" else ()) for name in LAWS])
 def test_the_probability_of_a_row_left_out_has_its_density_as_derivative(name):
     """Two functions of a law that were written apart: d/dy_t P(Y_t ≤ y_t | y_−t) = p(y_t | y_−t), and P vanishes far below."""
     law, table = LAWS[name]

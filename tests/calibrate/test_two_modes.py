@@ -29,7 +29,8 @@ def by_quadrature(problem):
     return quadrature(-np.asarray(potential(jnp.asarray(at))).reshape(POINTS), centres, strengths)
 
 
-@pytest.mark.parametrize("centre", [-1.0, pytest.param(1.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("centre", [-1.0, 1.0])
 def test_prices_are_those_of_the_solver(centre):
     """Substeps of the solver leave an error of O(h²), 1e-4 of prices that move by .14."""
     problem = simulated_prices()

@@ -81,10 +81,8 @@ def test_agents_stay_inside_a_barrier_that_the_mean_approaches():
     assert_allclose(np.diff(distance, 2, axis=0) / step, step * slope - np.diff(costate)[:, None], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "population",
-    ["few", *(pytest.param(name, marks=pytest.mark.slow) for name in ("many", "in no order, and half of them nobody"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("population", ["few", "many", "in no order, and half of them nobody"])
 def test_substeps_are_chosen_for_the_accuracy(population):
     """Against the closed form, which is exact in time; of many agents from a sample of them."""
     market = PriceFormation(0.8, Quadratic(12.0), Quadratic(1.0))

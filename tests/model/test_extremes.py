@@ -124,6 +124,7 @@ def test_flat_costs_leave_the_price_of_trading(noise, solver):
     assert_allclose(found.price, -2.0 * SUPPLY, atol=SOLVED, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_domain_that_is_too_small_is_said_so_or_grown():
     with pytest.raises(EquilibriumError, match="wider domain"):
         solve(terminal=well, solver=Diffusion(points=160, domain=(-0.7, 0.7), substeps=1))

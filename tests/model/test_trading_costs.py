@@ -88,7 +88,8 @@ def test_quadratic_costs_equal_agents_optimised_one_by_one_on_a_tree(aversion, r
     assert max(tree.gain(own, i, oracle.price, [r[i] for r in oracle.rates]) for i in range(len(aversion))) < TREE
 
 
-@pytest.mark.parametrize("agents", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("agents", [2, 3])
 def test_several_assets_equal_agents_optimised_one_by_one_on_a_tree(agents):
     rng = np.random.default_rng(agents)
     aversion, risk = rng.uniform(0.5, 2.0, agents), rng.normal(size=(agents, 2, 2))
