@@ -44,7 +44,7 @@ def remember[T](size: int) -> Callable[[Callable[..., T]], Callable[..., T]]:
 
 
 class _Same(NamedTuple):
-    """What has no hash, as itself."""
+    """A thing as itself, whether or not it has a hash."""
 
     what: Any
 
@@ -58,7 +58,7 @@ class _Same(NamedTuple):
 def _reads(function: Callable) -> list:
     """What a function finds under the global names that it uses."""
     found = inspect.getclosurevars(function).globals.values() if inspect.isfunction(function) else ()
-    return [value if isinstance(value, int | float | str) or inspect.isroutine(value) else _Same(value) for value in found]
+    return [value if isinstance(value, int | float | str) else _Same(value) for value in found]
 
 
 def forget():

@@ -222,7 +222,7 @@ def test_a_foreign_netcdf_file(tmp_path):
 def test_an_unwritable_path(tree, tmp_path):
     """A folder that is a file cannot be written even by root; nothing may be left behind."""
     (tmp_path / "folder").write_text("a file")
-    with pytest.raises(CalibrationError, match=r"posterior\.nc cannot be written \(.*\): .*choose another folder"):
+    with pytest.raises(CalibrationError, match=r"posterior\.nc cannot be written \(.*\): make room, or choose another folder"):
         save(tree, tmp_path / "folder" / "posterior.nc")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
